@@ -1,0 +1,1 @@
+"""What the work stands on: errors, settings, the object store, manifests and fingerprints."""

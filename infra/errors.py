@@ -1,0 +1,102 @@
+"""Every error hemaflow raises on purpose.
+
+    HemaflowError
+    ├── UserError            a mistake in what was asked; exit code 2, no stack trace
+    │   ├── ConfigError      an unknown name, a value out of its range
+    │   └── DataError        a source that cannot be read, or holds nothing to learn from
+    ├── StageError           a stage could not do its work; exit code 1
+    │   └── Interrupted      the stage was asked to stop and left what it needs to go on
+    └── StoreError           the object store could not do what was asked; exit code 1
+        ├── ObjectMissing    there is no object of that name
+        ├── ObjectAltered    an object's bytes are not those that its manifest recorded
+        └── StoreFull        no space is left to write to
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HemaflowError(Exception):
+    """What failed, what was expected, what was received, where, and what to do next.
+
+    Args:
+        what: One sentence: what failed.
+        expected: What would have been right.
+        received: What came instead.
+        where: The file, row, object or setting it happened at.
+        remedy: The next command to run, or the change to make.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, expected: str = "", received: str = "", where: str = "", remedy: str = ""
+    ) -> None:
+        self.what, self.expected, self.received = what, expected, received
+        self.where, self.remedy = where, remedy
+        lines = [
+            what,
+            f"Expected: {expected}" if expected else "",
+            f"Received: {received}" if received else "",
+            f"Where: {where}" if where else "",
+            remedy,
+        ]
+        super().__init__("\n".join(line for line in lines if line))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip from a child process: keyword arguments are lost by the default."""
+        fields = {name: getattr(self, name) for name in ("expected", "received", "where", "remedy")}
+        return _rebuild, (type(self), self.what, fields)
+
+
+def _rebuild(kind: type[HemaflowError], what: str, fields: dict[str, str]) -> HemaflowError:
+    return kind(what, **fields)
+
+
+class UserError(HemaflowError):
+    """A mistake in what was asked."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """An unknown name, or a value out of its range."""
+
+
+class DataError(UserError):
+    """A data source that cannot be read, or holds nothing to learn from."""
+
+
+class StageError(HemaflowError):
+    """A stage could not do its work."""
+
+
+class Interrupted(StageError):
+    """The stage was asked to stop, and left behind what the next run needs to go on."""
+
+
+class StoreError(HemaflowError):
+    """The object store could not do what was asked."""
+
+
+class ObjectMissing(StoreError):
+    """There is no object of that name."""
+
+
+class ObjectAltered(StoreError):
+    """An object's bytes are not those that its manifest recorded."""
+
+
+class StoreFull(StoreError):
+    """No space is left to write to."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "Did you mean 'x'? Known: a, b, c." for a name that is none of the known ones."""
+    names = sorted(known)
+    by_lowercase = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
+    guess = f"Did you mean {by_lowercase[close[0]]!r}? " if close else ""
+    return f"{guess}Known: {', '.join(names)}."

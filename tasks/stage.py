@@ -1,0 +1,29 @@
+"""What every stage has in common: a frozen config beside it, and what it is given to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.manifest import Manifest
+from infra.store import Store
+
+
+class StageConfig(BaseModel):
+    """All that changes a stage's bytes; all of it enters the stage key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The complete results that a stage builds on, and the store that holds them."""
+
+    store: Store
+    manifests: Mapping[str, Manifest]
+
+    def __getitem__(self, stage: str) -> Manifest:
+        """Return the manifest of a parent stage, by the stage's name."""
+        return self.manifests[stage]
