@@ -23,6 +23,8 @@ class Parents:
 
     store: Store
     manifests: Mapping[str, Manifest]
+    data: str = ""
+    """What --data named; only the first stage reads it, and only its content enters the key."""
 
     def __getitem__(self, stage: str) -> Manifest:
         """Return the manifest of a parent stage, by the stage's name."""
