@@ -34,7 +34,9 @@ class Draft:
         replaces: Entity tag of a complete manifest that this result is to replace; "" where there is none.
     """
 
-    def __init__(self, store: Store, inputs: KeyInputs, progress: Progress = silent, replaces: str = "") -> None:
+    def __init__(
+        self, store: Store, inputs: KeyInputs, progress: Progress = silent, replaces: str = ""
+    ) -> None:
         self.store, self.inputs, self.progress, self.replaces = store, inputs, progress, replaces
         self.stage, self.key = inputs.stage, inputs.key
         self._objects: dict[str, StoredObject] = {}
@@ -136,7 +138,7 @@ class Draft:
         return f"{self.folder}/parts/{name}.json"
 
     def _drop_all_but(self, manifest: Manifest) -> None:
-        """After a commit: remove unfinished work, and our own objects that the complete result does not use."""
+        """After a commit: remove unfinished work, and those of our objects that the result does not use."""
         used = {stored.location for stored in manifest.objects}
         self._delete(o.location for o in self._objects.values() if o.location not in used)
         self.forget()

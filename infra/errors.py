@@ -1,15 +1,15 @@
 """Every error hemaflow raises on purpose.
 
-    HemaflowError
-    ├── UserError            a mistake in what was asked; exit code 2, no stack trace
-    │   ├── ConfigError      an unknown name, a value out of its range
-    │   └── DataError        a source that cannot be read, or holds nothing to learn from
-    ├── StageError           a stage could not do its work; exit code 1
-    │   └── Interrupted      the stage was asked to stop and left what it needs to go on
-    └── StoreError           the object store could not do what was asked; exit code 1
-        ├── ObjectMissing    there is no object of that name
-        ├── ObjectAltered    an object's bytes are not those that its manifest recorded
-        └── StoreFull        no space is left to write to
+HemaflowError
+├── UserError            a mistake in what was asked; exit code 2, no stack trace
+│   ├── ConfigError      an unknown name, a value out of its range
+│   └── DataError        a source that cannot be read, or holds nothing to learn from
+├── StageError           a stage could not do its work; exit code 1
+│   └── Interrupted      the stage was asked to stop and left what it needs to go on
+└── StoreError           the object store could not do what was asked; exit code 1
+    ├── ObjectMissing    there is no object of that name
+    ├── ObjectAltered    an object's bytes are not those that its manifest recorded
+    └── StoreFull        no space is left to write to
 """
 
 from __future__ import annotations

@@ -35,13 +35,15 @@ class StoredObject(BaseModel):
 
 
 class KeyInputs(BaseModel):
-    """All that a stage key is made of; kept whole, so that two keys can be told apart by their causes."""
+    """All that a stage key is made of; kept whole, to tell two keys apart by their causes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     config: dict[str, Any]
-    parents: dict[str, str] = Field(description="Digest of each parent's manifest; a source's content digest.")
+    parents: dict[str, str] = Field(
+        description="Digest of each parent's manifest; a source's content digest."
+    )
     code: dict[str, dict[str, str]] = Field(description="File → definition → SHA-256 of its code.")
     libraries: dict[str, str] = Field(description="Distribution → version.")
 
@@ -138,7 +140,8 @@ def load_manifest(store: Store, stage: str, key: str) -> tuple[Manifest, str] | 
 
 def canonical_json(value: Any) -> bytes:
     """Return the one JSON text of a value: keys sorted, no spaces, UTF-8. NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -16,16 +16,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Settings read from `HEMAFLOW_…` variables."""
 
-    model_config = SettingsConfigDict(env_prefix="HEMAFLOW_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HEMAFLOW_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
-    store: str = Field(default=".hemaflow", description="Object store: a local folder, or s3://bucket/prefix.")
-    workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Processes that write shards side by side."
-    )
-    manual_dir: Path = Field(
-        default=Path("~/.cache/hemaflow/manual"), description="Folder of data files downloaded by hand."
-    )
-    download_dir: Path = Field(
-        default=Path("~/.cache/hemaflow/downloads"), description="Folder of data files downloaded by hemaflow."
-    )
-    stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0, description="Longest that one stage may take.")
+    store: str = ".hemaflow"
+    """The object store: a local folder."""
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Processes that write shards side by side."""
+    manual_dir: Path = Path("~/.cache/hemaflow/manual")
+    """Folder of data files that were downloaded by hand."""
+    download_dir: Path = Path("~/.cache/hemaflow/downloads")
+    """Folder of data files that hemaflow downloaded."""
+    stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
+    """The longest that one stage, or one shard, may take."""

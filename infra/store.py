@@ -69,7 +69,7 @@ class Store(ABC):
 
     @abstractmethod
     def path(self, name: str) -> Path:
-        """Return a local, read-only file with the object's bytes, for readers that need one. Raises ObjectMissing."""
+        """Return a local, read-only file with the object's bytes. Raises ObjectMissing."""
 
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of the object's bytes as they are now. Raises ObjectMissing."""
@@ -155,7 +155,8 @@ class LocalStore(Store):
             for parent, _, files in os.walk(folder)
             for file in files
         )
-        yield from sorted(name for name in found if name.startswith(prefix) and not name.startswith(".staging/"))
+        names = (name for name in found if name.startswith(prefix))
+        yield from sorted(name for name in names if not name.startswith(".staging/"))
 
     def path(self, name: str) -> Path:
         """See Store."""
@@ -200,7 +201,7 @@ class LocalStore(Store):
             return StoreFull(
                 "The disk is full: nothing of this object was kept.",
                 where=f"{self.url}/{name}",
-                remedy="Free some space, or move the store with --store or HEMAFLOW_STORE; then run the same command.",
+                remedy="Free some space, or choose another store with --store; then run the same command.",
             )
         return StoreError(
             f"The store could not write: {error.strerror or error}.",
@@ -233,5 +234,3 @@ def file_sha256(path: Path) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
-    """Return e.g. `train-00003-of-00024.tfrecord`: the name carries the total, so a set is known to be whole."""
+    """Return e.g. `train-00003-of-00024.tfrecord`: the total in the name tells when a set is whole."""
     return f"{split}-{index:05d}-of-{num_shards:05d}.tfrecord"
 
 
 def record_bytes(image_size_pixels: int, num_classes: int) -> int:
-    """Return about how many bytes one record takes in a shard: pixels, label, and ~100 bytes of names and framing."""
+    """Return about how many bytes a record takes: pixels, label, and ~100 bytes of names and framing."""
     return image_size_pixels * image_size_pixels * 3 + 4 * num_classes + 100
 
 
@@ -64,8 +64,9 @@ def write_shard(path: Path, records: Iterable[bytes]) -> int:
 
     count = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for count, record in enumerate(records, start=1):
+        for record in records:
             writer.write(record)
+            count += 1
     return count
 
 
@@ -91,17 +92,24 @@ def decode(records: Any, image_size_pixels: int, num_classes: int) -> dict[str, 
             "label": tf.io.FixedLenFeature([num_classes], tf.float32),
         },
     )
-    pixels = tf.io.decode_raw(parsed["image"], tf.uint8, fixed_length=image_size_pixels * image_size_pixels * 3)
+    num_bytes = image_size_pixels * image_size_pixels * 3
+    pixels = tf.io.decode_raw(parsed["image"], tf.uint8, fixed_length=num_bytes)
     return {"id": parsed["id"], "image": tf.reshape(pixels, (-1, *shape)), "label": parsed["label"]}
 
 
 def read_batches(
     paths: Sequence[Path], image_size_pixels: int, num_classes: int, batch_size: int
 ) -> tf.data.Dataset:
-    """Return a dataset of decoded batches (see `decode`) in the order of the files: deterministic, bounded memory."""
+    """Return a dataset of decoded batches (see `decode`) in file order, in bounded memory."""
     import tensorflow as tf
 
     records = tf.data.TFRecordDataset([str(path) for path in paths], buffer_size=8 << 20)
-    return records.batch(batch_size).map(
-        lambda batch: decode(batch, image_size_pixels, num_classes), num_parallel_calls=2, deterministic=True
-    ).prefetch(2)
+    return (
+        records.batch(batch_size)
+        .map(
+            lambda batch: decode(batch, image_size_pixels, num_classes),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+        .prefetch(2)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +15,13 @@ from infra.store import Store
 class StageConfig(BaseModel):
     """All that changes a stage's bytes; all of it enters the stage key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
+
+    def key_document(self) -> dict[str, Any]:
+        """Return what of this config enters the stage key, as JSON values: all of it."""
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""What a stage key is made of: the code that a stage can reach, and the libraries that shape its bytes.
+
+The fingerprint of a stage's code covers its module and every module of this repository that it imports,
+directly or not, inside functions too. Comments, docstrings and formatting do not count; imports that only
+type checkers see do not count. A module's string constants that name a file beside it (a template) make
+that file part of the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import infra
+
+ROOT = Path(infra.__file__).resolve().parent.parent
+PACKAGES = ("flows", "tasks", "infra")
+
+Fingerprint = dict[str, dict[str, str]]
+"""File, relative to the repository → definition → SHA-256 of its code. A template's definition is `file`."""
+
+MODULE_LEVEL = "module level"
+
+
+def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
+    """Return the fingerprint of the import closure of `module` (`tasks.train`) among the packages in `root`."""
+    fingerprint: Fingerprint = {}
+    waiting = [module]
+    while waiting:
+        path = _file_of(waiting.pop(), root)
+        if path is None:
+            continue
+        name = path.relative_to(root).as_posix()
+        if name in fingerprint:
+            continue
+        definitions, imported, constants = _read(path.read_text(encoding="utf-8"), name)
+        fingerprint[name] = definitions
+        waiting += imported
+        for constant in constants:
+            beside = path.parent / constant
+            if beside.is_file():
+                content = hashlib.sha256(beside.read_bytes()).hexdigest()
+                fingerprint.setdefault(beside.relative_to(root).as_posix(), {"file": content})
+    return dict(sorted(fingerprint.items()))
+
+
+def library_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the installed version of each distribution, without importing it."""
+    return {name: version(name) for name in sorted(distributions)}
+
+
+def _file_of(module: str, root: Path) -> Path | None:
+    """Return the file of a module of this repository; None for anything else."""
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    path = root.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache(maxsize=256)
+def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """Return a module's definitions with their hashes, what it imports, and its constants that may be files."""
+    tree = ast.parse(source)
+    _strip_docstrings(tree)
+    runtime = [statement for statement in tree.body if not _only_for_type_checkers(statement)]
+    package = name.removesuffix(".py").replace("/", ".").rpartition(".")[0]
+    imported = tuple(dict.fromkeys(_imports(runtime, package)))
+    constants = tuple(
+        dict.fromkeys(
+            node.value
+            for statement in runtime
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _may_be_file(node.value)
+        )
+    )
+    definitions: dict[str, list[str]] = {}
+    for statement in runtime:
+        is_definition = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        owner = statement.name if is_definition else MODULE_LEVEL  # type: ignore[union-attr]
+        definitions.setdefault(owner, []).append(ast.unparse(statement))
+    hashes = {
+        owner: hashlib.sha256("\n".join(code).encode()).hexdigest() for owner, code in definitions.items()
+    }
+    return hashes, imported, constants
+
+
+def _may_be_file(text: str) -> bool:
+    return 2 < len(text) < 100 and "." in text and "/" not in text and "\0" not in text and "\n" not in text
+
+
+def _strip_docstrings(tree: ast.Module) -> None:
+    """Remove the docstrings of modules, classes, functions and attributes: strings that stand alone."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        kept = [
+            statement
+            for statement in body
+            if not (
+                isinstance(statement, ast.Expr)
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, str)
+            )
+        ]
+        node.body = kept if kept or isinstance(node, ast.Module) else [ast.Pass()]  # type: ignore[attr-defined]
+
+
+def _only_for_type_checkers(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test).endswith("TYPE_CHECKING")
+
+
+def _imports(statements: list[ast.stmt], package: str) -> Iterator[str]:
+    for statement in statements:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                parts = package.split(".")
+                above = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+                module = ".".join(part for part in (above, node.module or "") if part)
+                yield module
+                yield from (f"{module}.{alias.name}" for alias in node.names)
