@@ -27,7 +27,7 @@ MODULE_LEVEL = "module level"
 
 
 def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
-    """Return the fingerprint of the import closure of `module` (`tasks.train`) among the packages in `root`."""
+    """Return the fingerprint of the import closure of `module` (`tasks.train`) within `root`."""
     fingerprint: Fingerprint = {}
     waiting = [module]
     while waiting:
@@ -40,6 +40,7 @@ def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
         definitions, imported, constants = _read(path.read_text(encoding="utf-8"), name)
         fingerprint[name] = definitions
         waiting += imported
+        waiting.append(".".join(path.relative_to(root).parts[:-1]))  # its package runs first
         for constant in constants:
             beside = path.parent / constant
             if beside.is_file():
@@ -66,7 +67,7 @@ def _file_of(module: str, root: Path) -> Path | None:
 
 @lru_cache(maxsize=256)
 def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-    """Return a module's definitions with their hashes, what it imports, and its constants that may be files."""
+    """Return a module's definitions with their hashes, its imports, and the constants that may name files."""
     tree = ast.parse(source)
     _strip_docstrings(tree)
     runtime = [statement for statement in tree.body if not _only_for_type_checkers(statement)]

@@ -197,7 +197,7 @@ class LocalStore(Store):
                 staged.unlink(missing_ok=True)
 
     def _explain(self, error: OSError, name: str) -> StoreError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return StoreFull(
                 "The disk is full: nothing of this object was kept.",
                 where=f"{self.url}/{name}",

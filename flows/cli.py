@@ -1,0 +1,283 @@
+"""The command `hemaflow`.
+
+Results go to stdout, everything else to stderr. Exit code 0; 2 for a mistake in what was asked, told in one
+message; 1 for a failure; 130 when interrupted from the keyboard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.console import ConsoleObserver
+from flows.engine import Decision, all_reused
+from flows.recipes import RECIPES, recipe_named
+from flows.record import RunRecord, find_run, runs
+from flows.run import Run, RunRequest
+from flows.stages import STAGE_NAMES
+from infra.errors import ConfigError, HemaflowError, nearest
+from infra.manifest import load_manifest
+from infra.settings import Settings
+from infra.store import Store, open_store
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Source of the images: a folder or .zip with a folder per class, an .npz, bloodmnist[-64|-128|-224], or sample.",
+    ),
+]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe to follow; see `hemaflow recipes`.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field of the recipe: stage.field=value. May be repeated."),
+]
+From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
+Until = Annotated[str, typer.Option("--until", help="Stop after this stage.")]
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="The object store: a folder.", envvar="HEMAFLOW_STORE")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+RunId = Annotated[
+    str, typer.Argument(help="The run's id, or its beginning or end; the newest where left out.")
+]
+
+
+@app.command()
+def run(
+    data: Data = "",
+    recipe: RecipeOption = "demo",
+    changes: Changes = None,
+    from_stage: From = "",
+    until_stage: Until = "submit",
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
+    request = _request(data, recipe, changes, from_stage, until_stage, store)
+    settings = Settings()
+    engine = request.engine(settings)
+    with ConsoleObserver(err) as observer:
+        # Where nothing is to be done, there is nothing for Prefect to run: no server is started for it.
+        # A server that was set up is told of every run.
+        if all_reused(engine.plan()) and not os.environ.get("PREFECT_API_URL"):
+            record = Run(request, observer, settings, engine).reuse_all()
+        else:
+            record = _run_flow(request, observer)
+    _print_run(record, engine.store, as_json)
+
+
+@app.command()
+def plan(
+    data: Data = "",
+    recipe: RecipeOption = "demo",
+    changes: Changes = None,
+    from_stage: From = "",
+    until_stage: Until = "submit",
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Say what would run, what would be reused, and why. Nothing is written."""
+    request = _request(data, recipe, changes, from_stage, until_stage, store)
+    decisions = request.engine(Settings()).plan()
+    if as_json:
+        print(json.dumps({"stages": [_decision_document(decision) for decision in decisions]}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "", "key", "because"):
+        table.add_column(heading)
+    for decision in decisions:
+        key = decision.inputs.key[:8] if decision.inputs else "…"
+        style = "green" if decision.state == "reuse" else "yellow"
+        table.add_row(
+            decision.stage, f"[{style}]{decision.state}[/]", key, decision.reason.replace("[", r"\[")
+        )
+    out.print(table)
+
+
+@app.command()
+def recipes(name: Annotated[str, typer.Argument(help="Show this recipe whole.")] = "") -> None:
+    """List the recipes, or show one with its config."""
+    if name:
+        recipe = recipe_named(name)
+        print(recipe.description)
+        print(f"\nData: {recipe.data}\nConfig:")
+        print(recipe.config.model_dump_json(indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for known in RECIPES:
+        table.add_row(known, recipe_named(known).summary)
+    out.print(table)
+
+
+@app.command(name="runs")
+def list_runs(store: StoreUrl = "", as_json: Json = False) -> None:
+    """List the runs of a store, the oldest first."""
+    records = list(runs(_store(store)))
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "status", "recipe", "data", "seconds", "ran", "test accuracy"):
+        table.add_column(heading)
+    for record in records:
+        ran = ", ".join(stage.stage for stage in record.stages if stage.state == "ran") or "nothing"
+        accuracy = record.metrics.get("test_tta", {}).get("accuracy")
+        table.add_row(
+            record.run,
+            record.status,
+            record.recipe,
+            record.data,
+            f"{record.seconds:.1f}",
+            ran,
+            "" if accuracy is None else f"{accuracy:.4f}",
+        )
+    out.print(table)
+
+
+@app.command()
+def show(run_id: RunId = "", store: StoreUrl = "") -> None:
+    """Show the record of a run: config, stages, keys, metrics, versions."""
+    print(json.dumps(find_run(_store(store), run_id).model_dump(mode="json"), indent=1))
+
+
+@app.command()
+def report(run_id: RunId = "", store: StoreUrl = "") -> None:
+    """Print where the HTML report of a run is."""
+    opened = _store(store)
+    record = find_run(opened, run_id)
+    path = _object_path(record, opened, "evaluate", "report.html")
+    if path is None:
+        raise ConfigError(
+            f"Run {record.run} has no report: it did not come to the end of evaluate.",
+            received=f"status {record.status}",
+            remedy="Run the same command again to go on with it.",
+        )
+    print(path)
+
+
+def main() -> None:
+    """Run the command; turn errors into one message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except HemaflowError as error:
+        err.print(f"[red]{'Error' if error.exit_code == 1 else 'Mistake'}:[/] ", end="")
+        err.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        err.print("Interrupted. The same command goes on from what is complete.")
+        sys.exit(130)
+    except Exception as error:
+        show_usage = getattr(error, "show", None)  # click's usage errors
+        if show_usage is None:
+            raise
+        show_usage()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def _request(
+    data: str, recipe: str, changes: list[str] | None, from_stage: str, until_stage: str, store: str
+) -> RunRequest:
+    for option, stage in (("--from", from_stage), ("--until", until_stage)):
+        if stage and stage not in STAGE_NAMES:
+            raise ConfigError(
+                f"{option} {stage}: there is no such stage.", expected=nearest(stage, STAGE_NAMES)
+            )
+    return RunRequest.model_validate(
+        {
+            "recipe": recipe,
+            "data": data,
+            "changes": tuple(changes or ()),
+            "from_stage": from_stage,
+            "until_stage": until_stage,
+            "store": store,
+        }
+    )
+
+
+def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
+    """Run the flow in this process. What Prefect would print is said by the observer and by our errors."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.training import blood_cell_training, observing
+
+    token = observing.set(observer)
+    try:
+        record: RunRecord = blood_cell_training(**request.model_dump())
+    finally:
+        observing.reset(token)
+    return record
+
+
+def _store(url: str) -> Store:
+    return open_store(url or Settings().store)
+
+
+def _object_path(record: RunRecord, store: Store, stage: str, name: str) -> Path | None:
+    """Return the local file of an object that a run made or reused; None where it did not get there."""
+    key = record.key(stage)
+    found = load_manifest(store, stage, key) if key else None
+    return found[0].path(store, name) if found else None
+
+
+def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
+    submission = _object_path(record, store, "submit", "submission.zip")
+    page = _object_path(record, store, "evaluate", "report.html")
+    if as_json:
+        document: dict[str, Any] = {
+            "run": record.run,
+            "status": record.status,
+            "stages": [
+                stage.model_dump(include={"stage", "key", "state", "reason", "seconds"})
+                for stage in record.stages
+            ],
+            "metrics": {
+                entry: record.metrics.get(entry, {}) for entry in ("val", "val_tta", "test", "test_tta")
+            },
+            "submission": str(submission) if submission else None,
+            "report": str(page) if page else None,
+        }
+        print(json.dumps(document, indent=1))
+        return
+    out.print(f"run        {record.run}  {record.status} in {record.seconds:.1f} s")
+    for entry, label in (("test", "test"), ("test_tta", "test, TTA")):
+        metrics = record.metrics.get(entry, {})
+        if "accuracy" in metrics:
+            low, high = metrics["intervals"]["accuracy"]
+            out.print(
+                f"{label:<10} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+            )
+    if page:
+        out.print(f"report     {page}")
+    if submission:
+        out.print(f"submission {submission}")
+
+
+def _decision_document(decision: Decision) -> dict[str, Any]:
+    return {
+        "stage": decision.stage,
+        "key": decision.inputs.key if decision.inputs else None,
+        "state": decision.state,
+        "reason": decision.reason,
+    }
+
+
+if __name__ == "__main__":
+    main()

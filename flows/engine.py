@@ -1,0 +1,204 @@
+"""Whether a stage must run, and why: look up, verify, decide. Nothing here loads TensorFlow or Prefect.
+
+The same `decide` serves `hemaflow plan`, which stops there, and the flow, which goes on to do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tasks.sources import open_source
+
+from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
+from flows.why import explain
+from infra.draft import Draft, Progress, silent
+from infra.errors import StoreError, UserError
+from infra.fingerprint import code_fingerprint, library_versions
+from infra.manifest import KeyInputs, Manifest, StoredObject, load_manifest
+from infra.settings import Settings
+from infra.store import Store
+from tasks.stage import StageConfig
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to happen with one stage.
+
+    Attributes:
+        stage: The stage.
+        state: `run` or `reuse`.
+        reason: Why, in words.
+        inputs: What its key is made of; None in a plan where a parent runs first.
+        manifest: The complete result, where it is reused.
+        replaces: Entity tag of the complete manifest that a new result is to replace, or "".
+        damaged: Names of recorded objects that are missing or altered.
+        intact: Recorded objects of a damaged result that are as they were.
+        forget: Whether unfinished work of an earlier run is to be dropped.
+    """
+
+    stage: StageName
+    state: Literal["run", "reuse"]
+    reason: str
+    inputs: KeyInputs | None = None
+    manifest: Manifest | None = None
+    replaces: str = ""
+    damaged: tuple[str, ...] = ()
+    intact: tuple[StoredObject, ...] = field(default=(), repr=False)
+    forget: bool = False
+
+    def draft(self, store: Store, progress: Progress = silent) -> Draft:
+        """Return the draft in which the stage is to be made."""
+        if self.inputs is None:
+            raise UserError(f"The key of {self.stage} is not known yet.")
+        return Draft(store, self.inputs, progress, self.replaces)
+
+
+class Engine:
+    """Decides, stage by stage, for one data source and one config.
+
+    Args:
+        store: Where results are kept.
+        config: The config of every stage.
+        data: What --data named.
+        settings: Where things are on this machine.
+        from_stage: Compute this stage and all after it again; "" for none.
+        until_stage: Stop after this stage.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: PipelineConfig,
+        data: str,
+        settings: Settings,
+        from_stage: StageName | Literal[""] = "",
+        until_stage: StageName = "submit",
+    ) -> None:
+        self.store, self.config, self.data, self.settings = store, config, data, settings
+        last = STAGE_NAMES.index(until_stage)
+        self.stages = STAGE_NAMES[: last + 1]
+        self._forced = STAGE_NAMES[STAGE_NAMES.index(from_stage) :] if from_stage else ()
+        if from_stage and from_stage not in self.stages:
+            raise UserError(
+                f"Nothing is left to do: --from {from_stage} begins after --until {until_stage} ends.",
+                remedy="Name a later stage with --until, or leave it out.",
+            )
+        self._source_digest = open_source(data, settings).content_digest()
+        self._complete: dict[StageName, list[Manifest]] = {}
+
+    def stage_config(self, stage: StageName) -> StageConfig:
+        """Return the config of one stage."""
+        config: StageConfig = getattr(self.config, stage)
+        return config
+
+    def decide(self, name: StageName, parents: Mapping[StageName, Manifest]) -> Decision:
+        """Decide for a stage whose parents are complete: reuse what is whole, run what is not."""
+        inputs = self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
+        found = load_manifest(self.store, name, inputs.key)
+        if name in self._forced:
+            reason = "asked for with --from"
+            return Decision(name, "run", reason, inputs, replaces=found[1] if found else "", forget=True)
+        if self._forced and not found:
+            raise self._cannot_start(name, inputs)
+        if found is None:
+            return Decision(name, "run", explain(inputs, self._complete_results(name)), inputs)
+        manifest, tag = found
+        damaged = self._damaged(manifest)
+        if damaged:
+            reason = f"damaged: {', '.join(damaged.values())}"
+            intact = tuple(o for o in manifest.objects if o.name not in damaged)
+            return Decision(name, "run", reason, inputs, None, tag, tuple(damaged), intact)
+        checked = f"complete, {len(manifest.objects)} objects checked"
+        return Decision(name, "reuse", checked, inputs, manifest)
+
+    def plan(self) -> list[Decision]:
+        """Decide for every stage without doing anything."""
+        decisions: list[Decision] = []
+        complete: dict[StageName, Manifest] = {}
+        for name in self.stages:
+            running = [parent for parent in STAGES[name].parents if parent not in complete]
+            if running:
+                decisions.append(Decision(name, "run", self._why_after(name, running)))
+                continue
+            decision = self.decide(name, complete)
+            decisions.append(decision)
+            if decision.manifest:
+                complete[name] = decision.manifest
+        return decisions
+
+    def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
+        stage = STAGES[name]
+        return KeyInputs(
+            stage=name,
+            config=self.stage_config(name).key_document(),
+            parents=parents or {"source": self._source_digest},
+            code=code_fingerprint(stage.module_name),
+            libraries=library_versions(stage.libraries),
+        )
+
+    def _why_after(self, name: StageName, running: list[StageName]) -> str:
+        """Return why a stage runs whose parents run first; its own changes are named where there are any."""
+        follows = f"follows {', '.join(running)}"
+        complete = self._complete_results(name)
+        if name in self._forced or not complete:
+            return follows
+        own = [
+            explain(self._inputs(name, manifest.inputs.parents), [manifest])
+            for manifest in complete
+            if self._inputs(name, manifest.inputs.parents).key != manifest.key
+        ]
+        unchanged = len(own) < len(complete)
+        return follows if unchanged else f"{follows}; {min(own, key=len)}"
+
+    def _complete_results(self, name: StageName) -> list[Manifest]:
+        """Return all complete results of a stage, read once."""
+        if name not in self._complete:
+            found = []
+            for stored in self.store.list(f"stages/{name}/"):
+                if stored.endswith("/manifest.json"):
+                    loaded = load_manifest(self.store, name, stored.split("/")[2])
+                    found += [loaded[0]] if loaded else []
+            self._complete[name] = found
+        return self._complete[name]
+
+    def _damaged(self, manifest: Manifest) -> dict[str, str]:
+        """Return the objects of a manifest that are not as recorded, each with what is wrong with it."""
+
+        def check(stored: StoredObject) -> str:
+            size = self.store.size(stored.location)
+            if size is None:
+                return f"{stored.name} is missing"
+            if size != stored.size_bytes:
+                return f"{stored.name} has {size} bytes instead of {stored.size_bytes}"
+            if self.store.sha256(stored.location) != stored.sha256:
+                return f"{stored.name} was altered"
+            return ""
+
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            problems = dict(
+                zip((o.name for o in manifest.objects), pool.map(check, manifest.objects), strict=True)
+            )
+        return {name: problem for name, problem in problems.items() if problem}
+
+    def _cannot_start(self, name: StageName, inputs: KeyInputs) -> UserError:
+        return UserError(
+            f"Cannot start from {self._forced[0]!r}: its input {name!r} {inputs.key[:8]} is not complete.",
+            received=explain(inputs, self._complete_results(name)),
+            where=f"{self.store.url}/stages/{name}/{inputs.key}",
+            remedy=f"Run with --from {name} to build it, or without --from to build what is missing.",
+        )
+
+
+def all_reused(decisions: list[Decision]) -> bool:
+    """Return whether there is nothing to do."""
+    return all(decision.state == "reuse" for decision in decisions)
+
+
+def require_manifest(decision: Decision) -> Manifest:
+    """Return the manifest of a reused stage."""
+    if decision.manifest is None:
+        raise StoreError(f"The {decision.stage} stage is not complete.")
+    return decision.manifest

@@ -1,0 +1,73 @@
+"""The DAG as data: the five stages, what each builds on, and which libraries shape its bytes."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+from tasks.augment import AugmentConfig
+from tasks.evaluate import EvaluateConfig
+from tasks.ingest import IngestConfig
+from tasks.submit import SubmitConfig
+from tasks.train import TrainConfig
+
+StageName = Literal["ingest", "augment", "train", "evaluate", "submit"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+
+
+class PipelineConfig(BaseModel):
+    """The config of every stage: all that changes bytes, nothing that does not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingest: IngestConfig = IngestConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    submit: SubmitConfig = SubmitConfig()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the DAG.
+
+    Attributes:
+        name: What it is called, in commands and in the store.
+        parents: The stages whose results it reads.
+        libraries: Distributions whose version is part of its key.
+        fans_out: Whether it is made of parts (shards) that are written side by side.
+    """
+
+    name: StageName
+    parents: tuple[StageName, ...]
+    libraries: tuple[str, ...]
+    fans_out: bool = False
+
+    @property
+    def module_name(self) -> str:
+        """The module that does the work."""
+        return f"tasks.{self.name}"
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that does the work, imported; none of them loads TensorFlow by itself."""
+        return importlib.import_module(self.module_name)
+
+
+STAGES: dict[StageName, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
+        Stage("augment", ("ingest",), ("tensorflow", "keras", "keras-cv", "numpy"), fans_out=True),
+        Stage("train", ("ingest", "augment"), ("tensorflow", "keras", "numpy")),
+        Stage(
+            "evaluate",
+            ("ingest", "augment", "train"),
+            ("tensorflow", "keras", "numpy", "scikit-learn", "matplotlib", "jinja2"),
+        ),
+        Stage("submit", ("ingest", "train", "evaluate"), ("tensorflow", "keras", "numpy")),
+    )
+}

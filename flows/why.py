@@ -1,0 +1,72 @@
+"""Why a stage runs: how the key it needs differs from the nearest complete one, in a person's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from infra.fingerprint import MODULE_LEVEL
+from infra.manifest import KeyInputs, Manifest
+
+MAX_CAUSES = 6
+"""How many causes a reason names before it counts the rest."""
+
+
+def explain(inputs: KeyInputs, complete: Iterable[Manifest]) -> str:
+    """Return why `inputs` is not complete, against the nearest of the complete results of that stage."""
+    nearest = min(
+        ((list(causes(manifest.inputs, inputs)), manifest) for manifest in complete),
+        key=lambda pair: (len(pair[0]), pair[1].key),
+        default=None,
+    )
+    if nearest is None:
+        return "never built in this store"
+    found, manifest = nearest
+    if not found:
+        return f"differs from {manifest.key[:8]} in nothing that can be named"
+    shown = "; ".join(found[:MAX_CAUSES])
+    more = f"; and {len(found) - MAX_CAUSES} more" if len(found) > MAX_CAUSES else ""
+    return f"{shown}{more} (since {manifest.key[:8]})"
+
+
+def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
+    """Yield what differs between two keys of one stage: code first, then config, parents, libraries."""
+    for file in sorted(old.code.keys() | new.code.keys()):
+        before, now = old.code.get(file), new.code.get(file)
+        if before is None:
+            yield f"{file} is now used"
+        elif now is None:
+            yield f"{file} is no longer used"
+        elif before != now:
+            changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            yield f"{file} changed ({', '.join(map(_definition, changed))})"
+    before_config, now_config = _flat(old.config), _flat(new.config)
+    for field in sorted(before_config.keys() | now_config.keys()):
+        before_value, now_value = before_config.get(field), now_config.get(field)
+        if before_value != now_value:
+            yield f"{new.stage}.{field} {_short(before_value)} → {_short(now_value)}"
+    for parent in sorted(old.parents.keys() | new.parents.keys()):
+        if old.parents.get(parent) != new.parents.get(parent):
+            yield "the data changed" if parent == "source" else f"the result of {parent} changed"
+    for library in sorted(old.libraries.keys() | new.libraries.keys()):
+        if old.libraries.get(library) != new.libraries.get(library):
+            yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
+
+
+def _definition(name: str) -> str:
+    return name if name in (MODULE_LEVEL, "file") else f"definition {name}"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.fingerprint import code_fingerprint, library_versions
+
+FILES = {
+    "tasks/__init__.py": "",
+    "tasks/train.py": '''
+"""Train."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from infra import store
+if TYPE_CHECKING:
+    from tasks import sketch
+TEMPLATE = "page.html"
+
+def run() -> int:
+    """Run."""
+    from tasks.helper import double  # late
+    return double(2)
+
+class Config:
+    epochs: int = 3
+    """Passes."""
+''',
+    "tasks/helper.py": "def double(n):\n    return 2 * n\n",
+    "tasks/sketch.py": "x = 1\n",
+    "tasks/page.html": "<p>",
+    "tasks/unused.py": "y = 2\n",
+    "infra/__init__.py": "",
+    "infra/store.py": "import json\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def edit(root: Path, name: str, old: str, new: str) -> None:
+    text = (root / name).read_text()
+    assert old in text
+    (root / name).write_text(text.replace(old, new))
+
+
+def test_the_closure_holds_what_can_be_reached(root: Path) -> None:
+    assert list(code_fingerprint("tasks.train", root)) == [
+        "infra/__init__.py",
+        "infra/store.py",
+        "tasks/__init__.py",
+        "tasks/helper.py",
+        "tasks/page.html",
+        "tasks/train.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("tasks/train.py", "# late", "# a comment that says more"),
+        ("tasks/train.py", '"""Train."""', '"""Train a model."""'),
+        ("tasks/train.py", '"""Run."""\n', '"""Run it.\n\n    At length.\n    """\n'),
+        ("tasks/train.py", '"""Passes."""', '"""Passes over the data."""'),
+        ("tasks/train.py", "return double(2)", "return double(\n        2\n    )"),
+        ("tasks/sketch.py", "x = 1", "x = 2"),
+        ("tasks/unused.py", "y = 2", "y = 3"),
+    ],
+)
+def test_what_does_not_run_does_not_count(root: Path, file: str, old: str, new: str) -> None:
+    before = code_fingerprint("tasks.train", root)
+    edit(root, file, old, new)
+    assert code_fingerprint("tasks.train", root) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "definition"),
+    [
+        ("tasks/train.py", "double(2)", "double(3)", "run"),
+        ("tasks/train.py", "epochs: int = 3", "epochs: int = 4", "Config"),
+        ("tasks/train.py", '"page.html"', '"other.html"', "module level"),
+        ("tasks/helper.py", "2 * n", "n + n", "double"),
+        ("tasks/page.html", "<p>", "<b>", "file"),
+        ("infra/store.py", "import json", "import csv", "module level"),
+    ],
+)
+def test_what_runs_counts_and_is_named(root: Path, file: str, old: str, new: str, definition: str) -> None:
+    before = code_fingerprint("tasks.train", root)
+    edit(root, file, old, new)
+    after = code_fingerprint("tasks.train", root)
+    assert {name for name in before if before[name] != after.get(name)} >= {file}
+    assert before[file][definition] != after[file].get(definition)
+
+
+def test_versions_are_read_without_an_import() -> None:
+    import sys
+
+    assert library_versions(["keras-cv", "tensorflow"])["keras-cv"] == "0.9.0"
+    assert "keras_cv" not in sys.modules
