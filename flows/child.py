@@ -140,10 +140,10 @@ class WorkerPool:
         """Lend a worker; one that raised is replaced, since its state is not known."""
         worker = self._idle.get()
         try:
-            if worker is None:
-                with self._lock:
-                    if self._stopped:
-                        raise StageError("The run was stopped.")
+            with self._lock:
+                if self._stopped:
+                    raise StageError("The run was stopped.")
+                if worker is None:
                     worker = Worker()
                     self._started.append(worker)
             yield worker
