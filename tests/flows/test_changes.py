@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from flows.changes import change
+from flows.stages import PipelineConfig
+from infra.errors import ConfigError
+
+
+def test_changes_are_json_or_text() -> None:
+    changed = change(
+        PipelineConfig(), ["augment.copies=3", "evaluate.tta=none", "augment.keep_original=true"]
+    )
+    assert changed.augment.copies == 3
+    assert changed.evaluate.tta == "none"
+    assert changed.augment.keep_original is True
+    assert PipelineConfig() == change(PipelineConfig(), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("augment.copies", "cannot be read"),
+        ("copies=3", "cannot be read"),
+        ("augmen.copies=3", "Did you mean 'augment'"),
+        ("augment.copeis=3", "Did you mean 'copies'"),
+        ("augment.copies.more=3", "is a value, not a group"),
+        ("augment.copies=many", "valid integer"),
+        ("augment.copies=-1", "augment.copies=-1"),
+        ("evaluate.tta=fliqs", "Did you mean 'flips'"),
+        ('augment.layers=[{"name":"GridMusk"}]', "Did you mean 'GridMask'"),
+        ("train.backbone=efficientnetv2b0", "Did you mean 'efficientnetv2-b0'"),
+    ],
+)
+def test_a_wrong_change_names_what_is_right(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        change(PipelineConfig(), [text])
