@@ -1,0 +1,438 @@
+"""The stage augment: the training split and its augmented copies, as TFRecord shards.
+
+Reads the ingest result's facts and training records; writes `train-…-of-….tfrecord` (image
+uint8[H, W, 3] in 0..255, label float32[C] that sums to 1, soft after CutMix and its like) and `preview.png`.
+
+Guarantees that a shard's bytes follow from the images, the config and the shard's place in the plan. A shard
+is made serially in one process; parallelism is across shards. Which process makes it, after which others, and
+how many make others meanwhile, changes no byte.
+
+The only module that knows keras-cv.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from infra.draft import Draft
+from infra.errors import DataError, StageError, StoreFull
+from infra.manifest import Manifest, StoredObject
+from tasks.layers import LayerConfig
+from tasks.preview import Example, draw_sheet
+from tasks.records import decode, encode, record_bytes, write_shard
+from tasks.shards import Shard, plan_shards, spans
+from tasks.stage import Parents, StageConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+READ_BATCH = 256
+"""Records decoded at once; it changes no byte."""
+PREVIEW_COLUMNS = 8
+"""Pictures of each class on the preview sheet."""
+
+
+class AugmentConfig(StageConfig):
+    """How the training split is multiplied."""
+
+    layers: tuple[LayerConfig, ...] = ()
+    """Layers of keras-cv, applied one after another to each copy."""
+    copies: int = Field(default=0, ge=0)
+    """Augmented copies of each image."""
+    keep_original: bool = True
+    """Whether each image itself is kept beside its copies."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all that is drawn."""
+    shard_bytes: int = Field(default=32 << 20, ge=1 << 10)
+    """Bytes that a shard holds at most; a worker's memory grows with it."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images augmented at once: CutMix, MixUp and their like mix within a batch."""
+
+    @model_validator(mode="after")
+    def _gives_records(self) -> Self:
+        if not self.copies and not self.keep_original:
+            raise ValueError("Expected copies of at least 1 where keep_original is false; received copies=0.")
+        if self.copies and not self.layers:
+            raise ValueError(
+                f"Expected at least one layer for copies={self.copies}: they would be plain repeats."
+            )
+        return self
+
+    @property
+    def records_per_image(self) -> int:
+        """How many records each image gives."""
+        return self.copies + self.keep_original
+
+
+def plan(parents: Parents, config: AugmentConfig) -> list[Shard]:
+    """Return the shards to write, in order. Raises DataError where there is nothing to train on."""
+    facts = parents["ingest"].facts
+    num_images = facts["num_examples"]["train"]
+    if not num_images:
+        raise DataError("The training split holds no image.", remedy="Choose other data with --data.")
+    size = record_bytes(facts["image_size_pixels"], len(facts["classes"])) * config.records_per_image
+    return plan_shards(num_images, size, config.shard_bytes)
+
+
+def write(parents: Parents, config: AugmentConfig, draft: Draft, shard: Shard) -> StoredObject:
+    """Write one shard and commit it, or return it where it is complete.
+
+    Peak memory follows from `shard_bytes`, not from the number of images. Raises StoreFull.
+    """
+    complete = draft.committed_part(shard.name)
+    if complete is not None:
+        return complete
+    _settle_runtime()
+    with tempfile.TemporaryDirectory(prefix="hemaflow-") as folder:
+        path = Path(folder) / shard.name
+        records = _records(_read(parents, shard.first, shard.num_images), config, shard)
+        num_records = _write_shard(path, (encode(*record) for record in records))
+        stored = draft.put_file(shard.name, path, num_records=num_records)
+    return draft.commit_part(stored)
+
+
+def finish(parents: Parents, config: AugmentConfig, draft: Draft, parts: Sequence[StoredObject]) -> Manifest:
+    """Draw the preview sheet and commit the stage, of which `parts` are all the shards."""
+    planned = [shard.name for shard in plan(parents, config)]
+    if sorted(part.name for part in parts) != planned:
+        raise StageError(
+            "The shards are not those of the plan.",
+            expected=f"{len(planned)} shards",
+            received=f"{len(parts)}",
+            remedy="Run the same command again.",
+        )
+    _settle_runtime()
+    for part in parts:
+        draft.adopt(part)
+    draft.put("preview.png", _preview(parents, config, {part.name: part for part in parts}))
+    facts = parents["ingest"].facts
+    return draft.commit(
+        num_examples=sum(part.num_records for part in parts),
+        num_shards=len(parts),
+        image_size_pixels=facts["image_size_pixels"],
+        classes=facts["classes"],
+    )
+
+
+def run(parents: Parents, config: AugmentConfig, draft: Draft) -> Manifest:
+    """Write every shard, one after another in this process, and commit the stage."""
+    shards = plan(parents, config)
+    parts = []
+    for done, shard in enumerate(shards, start=1):
+        parts.append(write(parents, config, draft, shard))
+        draft.progress(done, len(shards), "shards")
+    return finish(parents, config, draft, parts)
+
+
+class _Images(NamedTuple):
+    ids: list[str]
+    pixels: NDArray[np.uint8]  # [N, H, W, 3]
+    labels: NDArray[np.float32]  # [N, C]
+
+
+def _read(parents: Parents, first: int, num: int) -> _Images:
+    """Read rows first..first+num-1 of the ingest result's training split."""
+    ingested = parents["ingest"]
+    files = ingested.matching("train-")
+    size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
+    images = _Images([], np.empty((num, size, size, 3), np.uint8), np.empty((num, num_classes), np.float32))
+    for span in spans([file.num_records for file in files], first, num):
+        path = parents.store.path(files[span.file].location)
+        for batch in _batches(path, size, num_classes, span.skip, span.take):
+            start, end = len(images.ids), len(images.ids) + len(batch["id"])
+            images.ids.extend(image_id.decode() for image_id in batch["id"])
+            images.pixels[start:end], images.labels[start:end] = batch["image"], batch["label"]
+    if len(images.ids) != num:
+        raise StageError(
+            "The training records end too early.",
+            expected=f"rows {first} to {first + num - 1}",
+            received=f"{len(images.ids)} of them",
+            remedy="Run with --from ingest to build them again.",
+        )
+    return images
+
+
+def _batches(
+    path: Path, size: int, num_classes: int, skip: int = 0, take: int = -1
+) -> Iterator[dict[str, Any]]:
+    """Yield decoded batches of `take` records of a file, -1 for all, after the first `skip`."""
+    import tensorflow as tf
+
+    records = tf.data.TFRecordDataset(str(path), buffer_size=1 << 20).skip(skip).take(take)
+    batches = records.batch(READ_BATCH).map(lambda batch: decode(batch, size, num_classes))
+    yield from batches.as_numpy_iterator()
+
+
+def _records(
+    images: _Images, config: AugmentConfig, shard: Shard
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
+    """Yield a shard's records (id, image, label), shuffled: copies of one image are not neighbours."""
+    num, copies = len(images.ids), range(0 if config.keep_original else 1, config.copies + 1)
+    order = np.random.default_rng(_key(config.seed, shard.name, "order")).permutation(num * len(copies))
+    rows, copy_numbers = order % num, np.asarray(copies)[order // num]
+    pixels, labels = images.pixels[rows], images.labels[rows]
+    augmented = np.flatnonzero(copy_numbers)
+    if len(augmented):
+        _augment(pixels, labels, augmented, config, shard)
+    for row, copy, image, label in zip(rows, copy_numbers, pixels, labels, strict=True):
+        yield f"{images.ids[row]}#{copy}" if copy else images.ids[row], image, label
+
+
+def _augment(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.float32],
+    places: NDArray[np.intp],
+    config: AugmentConfig,
+    shard: Shard,
+) -> None:
+    """Augment in place those records that are at `places`, batch after batch."""
+    layers = tuple(layer.model_dump_json() for layer in config.layers)
+    chain = _chain(layers, config.batch_size, pixels.shape[1], labels.shape[1])
+    for batch, start in enumerate(range(0, len(places), config.batch_size)):
+        chosen = places[start : start + config.batch_size]
+        # The last batch is filled up with its own images again: every batch has one shape, one trace.
+        filled = np.resize(chosen, config.batch_size)
+        new_pixels, new_labels = chain(pixels[filled], labels[filled], _key(config.seed, shard.name, batch))
+        pixels[chosen], labels[chosen] = new_pixels[: len(chosen)], new_labels[: len(chosen)]
+
+
+def _key(*parts: int | str) -> int:
+    """Return 63 bits that follow from `parts` alone."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+class _Chain:
+    """The layers as one traced function over batches of one size, without state between batches.
+
+    keras-cv draws from many places: a generator of each layer, the global one, and TensorFlow's stateful
+    random ops, whose state a traced function keeps and nothing can set again. Tracing anew for each shard
+    would do, at 2.6 s for RandAugment and six more against 2 s of work on a 32 MiB shard (measured). So all
+    of them are led, while the layers are built and traced, to one generator that is set anew for each batch.
+    """
+
+    def __init__(
+        self, layers: Sequence[LayerConfig], batch_size: int, image_size_pixels: int, num_classes: int
+    ) -> None:
+        import tensorflow as tf
+
+        shape = (batch_size, image_size_pixels, image_size_pixels, 3)
+        with tf.device("/CPU:0"):
+            self._generator = tf.random.Generator.from_state([0, 0, 0], alg="philox")
+            with _all_draws_from(self._generator):
+                self._steps = [(layer, _build(layer, image_size_pixels)) for layer in layers]
+                self._traced = tf.function(self._apply).get_concrete_function(
+                    tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((batch_size, num_classes), tf.float32)
+                )
+
+    def __call__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.float32], key: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Augment uint8[B, H, W, 3] and float32[B, C]; all that is drawn follows from `key`."""
+        import tensorflow as tf
+
+        with tf.device("/CPU:0"):
+            self._generator.reset([0, 0, key])
+            new_images, new_labels = self._traced(tf.constant(images), tf.constant(labels))
+        return new_images.numpy(), new_labels.numpy()
+
+    def _apply(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        import tensorflow as tf
+
+        images = tf.cast(images, tf.float32)
+        for config, layer in self._steps:
+            out = _call(config.name, layer, images, labels)
+            # Some layers overshoot, and Equalization looks values up in a table of 256.
+            changed = tf.clip_by_value(tf.ensure_shape(out["images"], images.shape), 0.0, 255.0)
+            relabelled = tf.ensure_shape(out["labels"], labels.shape)
+            if config.probability < 1.0:
+                applied = self._generator.uniform(images.shape[:1]) < config.probability
+                changed = tf.where(applied[:, None, None, None], changed, images)
+                relabelled = tf.where(applied[:, None], relabelled, labels)
+            images, labels = changed, relabelled
+        return tf.cast(tf.round(images), tf.uint8), labels
+
+
+@lru_cache(maxsize=1)
+def _chain(layers: tuple[str, ...], batch_size: int, image_size_pixels: int, num_classes: int) -> _Chain:
+    """Return the chain of layers (given as JSON), built once in a process."""
+    configs = [LayerConfig.model_validate_json(layer) for layer in layers]
+    return _Chain(configs, batch_size, image_size_pixels, num_classes)
+
+
+def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Apply a layer to float32[B, H, W, 3] and float32[B, C], with labels that are true to the pixels.
+
+    keras-cv's CutMix counts a pasted rectangle whole in the label, also where it hangs over the edge; the
+    paper's authors count what is seen (github.com/clovaai/CutMix-PyTorch, train.py, "adjust lambda to exactly
+    match pixel ratio"). So the labels go along as a mask that is cut with the images, and its mean is the label.
+    """
+    import tensorflow as tf
+
+    if name != "CutMix":
+        return dict(layer({"images": images, "labels": labels}))
+    mask = tf.broadcast_to(labels[:, None, None, :], (*images.shape[:3], labels.shape[1]))
+    out = layer({"images": images, "labels": labels, "segmentation_masks": mask})
+    return {"images": out["images"], "labels": tf.reduce_mean(out["segmentation_masks"], axis=(1, 2))}
+
+
+FILLED: dict[str, Callable[[int], Any]] = {
+    "value_range": lambda size: (0, 255),
+    "target_size": lambda size: (size, size),
+    "output_channels": lambda size: 3,
+}
+"""Arguments that follow from the records, not from the config: name → value for an image size in pixels."""
+
+
+def _build(config: LayerConfig, image_size_pixels: int) -> Any:
+    """Build a keras-cv layer for images of 0..255 and that size."""
+    import inspect
+
+    import keras_cv
+
+    layer = getattr(keras_cv.layers, config.name)
+    taken = inspect.signature(layer.__init__).parameters
+    filled = {name: value(image_size_pixels) for name, value in FILLED.items() if name in taken}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.factors.items()}
+    return layer(**filled, **given)
+
+
+@contextmanager
+def _all_draws_from(generator: tf.random.Generator) -> Iterator[None]:
+    """Lead every draw of a layer that is built and traced meanwhile to one generator."""
+    import tensorflow as tf
+
+    stateless_gamma = tf.random.stateless_gamma
+    stateless_shuffle = tf.random.experimental.stateless_shuffle
+
+    def seed() -> tf.Tensor:
+        return generator.make_seeds()[:, 0]
+
+    def uniform(shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = "float32", **_: Any) -> Any:
+        return generator.uniform(shape, minval, maxval, dtype)
+
+    def normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = "float32", **_: Any) -> Any:
+        return generator.normal(shape, mean, stddev, dtype)
+
+    def gamma(shape: Any, alpha: Any, beta: Any = None, dtype: Any = "float32", **_: Any) -> Any:
+        alpha = tf.convert_to_tensor(alpha, dtype)
+        full_shape = tf.concat([tf.convert_to_tensor(shape, tf.int32), tf.shape(alpha)], axis=0)
+        return stateless_gamma(full_shape, seed(), alpha, beta, dtype)
+
+    def shuffle(value: Any, **_: Any) -> Any:
+        return stateless_shuffle(value, seed())
+
+    led = {
+        "uniform": uniform,
+        "normal": normal,
+        "gamma": gamma,
+        "shuffle": shuffle,
+        "get_global_generator": lambda: generator,
+        "Generator": SimpleNamespace(from_seed=lambda seed: generator),
+    }
+    own = {name: getattr(tf.random, name) for name in led}
+    try:
+        for name, function in led.items():
+            setattr(tf.random, name, function)
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(tf.random, name, function)
+
+
+def _settle_runtime() -> None:
+    """In a worker: one thread, since workers run side by side, and no GPU, whose bytes would differ."""
+    import tensorflow as tf
+
+    if multiprocessing.parent_process() is None:
+        return
+    with suppress(RuntimeError):  # it is settled already
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.set_visible_devices([], "GPU")
+
+
+def _write_shard(path: Path, records: Iterator[bytes]) -> int:
+    """Write a shard to a local file. Raises StoreFull."""
+    import tensorflow as tf
+
+    try:
+        return write_shard(path, records)
+    except tf.errors.OpError as error:
+        if errno.ENOSPC != getattr(error, "errno", None) and "No space" not in str(error.message):
+            raise
+        raise StoreFull(
+            "The disk is full: this shard was not kept.",
+            where=str(path.parent.parent),
+            remedy="Free some space, or set TMPDIR to a folder that has some; then run the same command.",
+        ) from error
+
+
+class _Source(NamedTuple):
+    place: int
+    id: str
+    image: NDArray[np.uint8]
+    label: NDArray[np.float32]
+
+
+def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObject]) -> bytes:
+    """Draw a row for each class: its first images, each with copies beside it, as a PNG."""
+    facts, shards = parents["ingest"].facts, plan(parents, config)
+    num_shown = min(config.copies, PREVIEW_COLUMNS - 1)
+    rows = []
+    for name, sources in zip(
+        facts["classes"], _first_of_each_class(parents, PREVIEW_COLUMNS // (1 + num_shown)), strict=True
+    ):
+        examples: list[Example] = []
+        for source in sources:
+            examples.append(Example("original", source.image, source.label))
+            shard = next(s for s in shards if s.first <= source.place < s.first + s.num_images)
+            path = parents.store.path(parts[shard.name].location)
+            wanted = {f"{source.id}#{copy}": copy for copy in range(1, num_shown + 1)}
+            found = _find(path, facts["image_size_pixels"], len(facts["classes"]), set(wanted))
+            examples.extend(Example(f"copy {wanted[key]}", *found[key]) for key in wanted)
+        rows.append((name, examples))
+    return draw_sheet(rows, facts["classes"])
+
+
+def _first_of_each_class(parents: Parents, num: int) -> list[list[_Source]]:
+    """Return the first `num` training images of each class, or those there are, in bounded memory."""
+    ingested = parents["ingest"]
+    size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
+    found: list[list[_Source]] = [[] for _ in range(num_classes)]
+    place = 0
+    for file in ingested.matching("train-"):
+        for batch in _batches(parents.store.path(file.location), size, num_classes):
+            for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
+                sources = found[int(label.argmax())]
+                if len(sources) < num:
+                    sources.append(_Source(place, key.decode(), image, label))
+                place += 1
+            if all(len(sources) == num for sources in found):
+                return found
+    return found
+
+
+def _find(
+    path: Path, size: int, num_classes: int, wanted: set[str]
+) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Return image and label of the records of a shard that have one of the wanted ids."""
+    found = {}
+    if wanted:
+        for batch in _batches(path, size, num_classes):
+            for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
+                if key.decode() in wanted:
+                    found[key.decode()] = (image, label)
+    return found

@@ -1,0 +1,77 @@
+"""The training feed: shards to shuffled batches, in bounded memory, the same for the same seed and epoch.
+
+Shards are opened in an order of the epoch's own, a few at a time, and their records mixed in a buffer of
+bounded size. A feed begun at step k gives what the whole feed gives from step k on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.records import decode
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+INTERLEAVED_SHARDS = 4
+"""Shards read at once: enough to mix, few enough to stay sequential on a disk."""
+
+
+def num_steps(num_records: int, batch_size: int) -> int:
+    """Return how many batches one epoch has; the last may be smaller."""
+    return math.ceil(num_records / batch_size)
+
+
+def training_batches(
+    shards: Sequence[Path],
+    image_size_pixels: int,
+    num_classes: int,
+    *,
+    batch_size: int,
+    shuffle_buffer_images: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng((seed, epoch))
+    order = [str(shards[index]) for index in rng.permutation(len(shards))]
+    records = tf.data.Dataset.from_tensor_slices(order).interleave(
+        lambda path: tf.data.TFRecordDataset(path, buffer_size=4 << 20),
+        cycle_length=INTERLEAVED_SHARDS,
+        num_parallel_calls=INTERLEAVED_SHARDS,
+        deterministic=True,
+    )
+    records = records.shuffle(
+        max(1, shuffle_buffer_images), seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
+    )
+    batches = records.batch(batch_size).skip(first_step)
+    return batches.map(
+        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)),
+        num_parallel_calls=2,
+        deterministic=True,
+    ).prefetch(4)
+
+
+def validation_batches(
+    shards: Sequence[Path], image_size_pixels: int, num_classes: int, batch_size: int
+) -> tf.data.Dataset:
+    """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
+    import tensorflow as tf
+
+    records = tf.data.TFRecordDataset([str(path) for path in shards], buffer_size=4 << 20)
+    batches = records.batch(batch_size).map(
+        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
+    )
+    return batches.prefetch(2)
+
+
+def _pair(decoded: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    return decoded["image"], decoded["label"]

@@ -1,0 +1,363 @@
+"""The training loop: phases, epochs, steps, and where it stands, so that it can go on after any cut.
+
+`Fitting` owns the network, the position in the plan (phase, epoch, step) and everything that a checkpoint
+holds. It trains one epoch at a time with `model.fit`, so that each epoch's batches are a function of the seed
+and the epoch alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infra.errors import Interrupted, StageError
+from tasks import checkpoint
+from tasks.feed import num_steps, training_batches, validation_batches
+from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
+from tasks.schedules import Best, Plateau, cosine_with_warmup, state
+
+if TYPE_CHECKING:
+    from infra.draft import Draft
+    from tasks.stage import Parents
+    from tasks.train import FineTuningConfig, TrainConfig, TransferConfig
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.npz"
+PROGRESS_SECONDS = 1.0
+"""The shortest time between two reports of progress."""
+
+
+class Fitting:
+    """A training under way.
+
+    Attributes:
+        history: One row per epoch that is done.
+        optimizer_steps: Optimizer steps that led to the present weights, those before a cut included.
+    """
+
+    def __init__(self, parents: Parents, config: TrainConfig, draft: Draft) -> None:
+        ingest, augment = parents["ingest"], parents["augment"]
+        self.config, self.draft = config, draft
+        self.image_pixels = int(ingest.facts["image_size_pixels"])
+        self.num_classes = len(ingest.facts["classes"])
+        self.train_shards = [parents.store.path(o.location) for o in augment.matching("train-")]
+        self.val_shards = [parents.store.path(o.location) for o in ingest.matching("val-")]
+        self.num_examples = int(augment.facts["num_examples"])
+        self.steps_per_epoch = num_steps(self.num_examples, config.batch_size)
+        self.has_val = bool(ingest.facts["num_examples"]["val"])
+        self.phases: list[tuple[str, TransferConfig | FineTuningConfig]] = [
+            (name, phase)
+            for name, phase in (("transfer", config.transfer), ("fine-tuning", config.fine_tuning))
+            if phase.epochs
+        ]
+        self.history: list[dict[str, Any]] = []
+        self.optimizer_steps = 0
+        self.phase = 0
+        self.epoch = 0  # within the phase
+        self.step = 0  # within the epoch
+        self.partial = (0.0, 0.0)  # sums of loss and accuracy over the images of the epoch so far
+        self.best = Best(config.early_stopping_patience)
+        self.best_weights: checkpoint.Arrays = []
+        self.plateau = self._new_plateau()
+        self.asked_to_stop = False
+        self._build()
+
+    def run(self) -> None:
+        """Train to the end, from a kept checkpoint where there is one. Raises Interrupted, StageError."""
+        kept = self.draft.kept(CHECKPOINT)
+        position, groups = checkpoint.unpack(kept) if kept else ({}, {})
+        if position:
+            self._restore_position(position, groups)
+        with self._stopped_by_sigterm():
+            while self.phase < len(self.phases):
+                self._begin_phase()
+                if position:
+                    self._restore_variables(groups)
+                    position = {}
+                self._run_phase()
+                self.model.set_weights(self.best_weights)
+                self.phase, self.epoch, self.step = self.phase + 1, 0, 0
+                # The best of both phases is kept; the patience begins anew.
+                self.best.waited, self.plateau = 0, self._new_plateau()
+
+    def finished_model(self) -> Any:
+        """Return the model to save: the trained weights, without the online augmentation."""
+        if self.phases:
+            self.model.set_weights(self.best_weights)
+        return assemble(self.config.backbone, self.body, self.head, self.image_pixels, to_train=False)
+
+    # Phases and epochs
+
+    def _begin_phase(self) -> None:
+        name, phase = self.phases[self.phase]
+        if name == "transfer":
+            self.body.trainable = False
+        else:
+            unfreeze(self.body, phase.from_layer, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
+        import keras
+
+        self.model.compile(
+            optimizer=_optimizer(self.config, phase.learning_rate),
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=self.config.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            # XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed precision under it
+            # has a history of not learning.
+            jit_compile=False,
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+
+    def _run_phase(self) -> None:
+        _, phase = self.phases[self.phase]
+        while self.epoch < phase.epochs and not self.best.should_stop:
+            self._run_epoch()
+            self.epoch, self.step, self.partial = self.epoch + 1, 0, (0.0, 0.0)
+            self._keep_checkpoint()
+            if self.asked_to_stop:
+                self._interrupted()
+        if not self.best_weights:
+            self.best_weights = self.model.get_weights()
+
+    def _run_epoch(self) -> None:
+        name, phase = self.phases[self.phase]
+        number = len(self.history)
+        started = time.monotonic()
+        batches = training_batches(
+            self.train_shards,
+            self.image_pixels,
+            self.num_classes,
+            batch_size=self.config.batch_size,
+            shuffle_buffer_images=self.config.shuffle_buffer_images,
+            seed=self.config.seed,
+            epoch=number,
+            first_step=self.step,
+        )
+        if self.step < self.steps_per_epoch:
+            self.model.fit(
+                batches,
+                steps_per_epoch=self.steps_per_epoch - self.step,
+                verbose=0,
+                callbacks=[self._steps(number)],
+                shuffle=False,
+            )
+        if self.asked_to_stop and self.step < self.steps_per_epoch:
+            self._keep_checkpoint()
+            self._interrupted()
+        row = {
+            "epoch": number + 1,
+            "phase": name,
+            "loss": self.partial[0] / self.num_examples,
+            "accuracy": self.partial[1] / self.num_examples,
+            **self._validate(),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        self.history.append(row)
+        self.plateau.see(row["val_loss"], phase.learning_rate)
+        log.info("epoch %s", row)
+
+    def _validate(self) -> dict[str, float]:
+        """Measure the weights that would be kept (the averaged ones, with EMA), and keep them if best."""
+        own = self._take_averaged_weights()
+        logs = {"val_loss": 0.0, "val_accuracy": 0.0}
+        if self.has_val:
+            batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, 256)
+            loss, accuracy = self.model.evaluate(batches, verbose=0)
+            logs = {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+        if self.best.see(len(self.history) + 1, logs["val_accuracy"], logs["val_loss"]) or not self.has_val:
+            self.best_weights = self.model.get_weights()
+        if own is not None:
+            for variable, value in zip(self.model.trainable_variables, own, strict=True):
+                variable.assign(value)
+        return logs
+
+    def _take_averaged_weights(self) -> list[Any] | None:
+        """Put the moving averages in the place of the weights; return the weights, or None without EMA."""
+        if not self.config.ema_momentum:
+            return None
+        own = [np.array(variable) for variable in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        return own
+
+    def _steps(self, number: int) -> Any:
+        """Return the Keras callback that sets the rate of each step, counts, reports and looks for SIGTERM."""
+        import keras
+
+        fitting, name = self, self.phases[self.phase][0]
+        first_step, before = self.step, self.partial
+        total = sum(p.epochs for _, p in self.phases) * self.steps_per_epoch
+        began = time.monotonic()
+
+        class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+            reported = began
+
+            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+                self.model.optimizer.learning_rate.assign(fitting._learning_rate())
+
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                done = batch + 1
+                fitting.step = first_step + done
+                fitting.optimizer_steps += 1
+                loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+                images = fitting.images_before(fitting.step) - fitting.images_before(first_step)
+                fitting.partial = (before[0] + loss * images, before[1] + accuracy * images)
+                if not math.isfinite(loss):
+                    raise StageError(
+                        f"The loss became {loss} in epoch {number + 1}, step {fitting.step}.",
+                        remedy="Lower the learning rate, or train with --set train.mixed_precision=off.",
+                    )
+                now = time.monotonic()
+                if now - self.reported > PROGRESS_SECONDS or fitting.step == fitting.steps_per_epoch:
+                    self.reported = now
+                    rate = images / (now - began)
+                    last = (
+                        f", val accuracy {fitting.history[-1]['val_accuracy']:.4f}" if fitting.history else ""
+                    )
+                    fitting.draft.progress(
+                        fitting.epoch_steps_before() + fitting.step,
+                        total,
+                        f"{name} epoch {number + 1}: loss {loss:.3f}{last}, {rate:.0f} images/s",
+                    )
+                if fitting.asked_to_stop:
+                    self.model.stop_training = True
+
+        return Steps()
+
+    def epoch_steps_before(self) -> int:
+        """Return how many steps of the plan lie before the present epoch."""
+        return (sum(p.epochs for _, p in self.phases[: self.phase]) + self.epoch) * self.steps_per_epoch
+
+    def images_before(self, step: int) -> int:
+        """Return how many images of an epoch come before a step; its last batch may be smaller."""
+        return min(step * self.config.batch_size, self.num_examples)
+
+    def _learning_rate(self) -> float:
+        _, phase = self.phases[self.phase]
+        if self.config.schedule == "plateau":
+            return phase.learning_rate * self.plateau.scale
+        if self.config.schedule == "constant":
+            return phase.learning_rate
+        warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
+        step = self.epoch * self.steps_per_epoch + self.step
+        return phase.learning_rate * cosine_with_warmup(step, phase.epochs * self.steps_per_epoch, warmup)
+
+    # Checkpoints
+
+    def _keep_checkpoint(self) -> None:
+        position = {
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "step": self.step,
+            "partial": self.partial,
+            "optimizer_steps": self.optimizer_steps,
+            "history": self.history,
+            "best": state(self.best),
+            "plateau": state(self.plateau),
+        }
+        groups = {
+            "model": [np.array(variable) for variable in self.model.variables],
+            "optimizer": [np.array(variable) for variable in self.model.optimizer.variables],
+            "best": self.best_weights,
+        }
+        self.draft.keep(CHECKPOINT, checkpoint.pack(position, groups))
+
+    def _restore_position(self, position: dict[str, Any], groups: dict[str, checkpoint.Arrays]) -> None:
+        self.phase, self.epoch, self.step = position["phase"], position["epoch"], position["step"]
+        self.partial = (position["partial"][0], position["partial"][1])
+        self.optimizer_steps, self.history = position["optimizer_steps"], position["history"]
+        self.best, self.plateau = Best(**position["best"]), Plateau(**position["plateau"])
+        self.best_weights = groups["best"]
+        log.info("going on from epoch %d, step %d", len(self.history) + 1, self.step)
+
+    def _restore_variables(self, groups: dict[str, checkpoint.Arrays]) -> None:
+        for variables, name in (
+            (self.model.variables, "model"),
+            (self.model.optimizer.variables, "optimizer"),
+        ):
+            for variable, value in zip(variables, groups[name], strict=True):
+                variable.assign(value)
+
+    def _interrupted(self) -> None:
+        raise Interrupted(
+            f"Training was stopped after step {self.step} of epoch {self.epoch + 1}; a checkpoint is kept.",
+            remedy="The same command goes on from there.",
+        )
+
+    @contextmanager
+    def _stopped_by_sigterm(self) -> Iterator[None]:
+        """Let SIGTERM end training after the step that is under way. Only the main thread may listen."""
+
+        def stop(*_: object) -> None:
+            self.asked_to_stop = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, former)
+
+    # The network
+
+    def _build(self) -> None:
+        config = self.config
+        weights = "imagenet" if config.initial_weights == "imagenet" else None
+        try:
+            self.body, self.head = build_network(
+                config.backbone,
+                weights,  # type: ignore[arg-type]
+                config.input_size_pixels or self.image_pixels,
+                self.num_classes,
+                config.head_units,
+                config.dropout,
+            )
+        except Exception as error:
+            if weights is None:
+                raise
+            raise StageError(
+                f"The ImageNet weights of {config.backbone} could not be downloaded.",
+                received=str(error).partition("\n")[0],
+                remedy="1. Download the notop weights of the backbone elsewhere and name the file: "
+                "--set train.initial_weights=FILE.h5\n"
+                "2. Or train from scratch: --set train.initial_weights=none",
+            ) from error
+        if config.initial_weights_sha256:
+            load_backbone_weights(self.body, config.initial_weights, config.initial_weights_sha256)
+        self.model = assemble(
+            config.backbone,
+            self.body,
+            self.head,
+            self.image_pixels,
+            to_train=True,
+            online=config.online,
+            seed=config.seed,
+        )
+
+    def _new_plateau(self) -> Plateau:
+        config = self.config
+        return Plateau(config.plateau_patience, config.plateau_factor, config.min_learning_rate)
+
+
+def _optimizer(config: TrainConfig, learning_rate: float) -> Any:
+    import keras
+
+    common: dict[str, Any] = {"learning_rate": learning_rate}
+    if config.ema_momentum:
+        common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(**common)
+    common["weight_decay"] = config.weight_decay
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    builder = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[config.optimizer]
+    return builder(**common)

@@ -1,0 +1,337 @@
+"""The report: one HTML page that needs nothing else, with everything a person asks of a trained model first.
+
+`render` takes what evaluate has gathered (`ReportInputs`) and gives the page. Guarantees: no script, no
+external resource, no date; the same inputs give the same bytes; every text that came from data (class names,
+file names, reasons) is escaped. The page's form is in `report.html.j2`, the plots are in `plots.py`, the
+words are here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import plots
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+SPLIT_NAMES = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
+
+METRIC_NAMES = {
+    "accuracy": ("Accuracy", "share of the images named right"),
+    "balanced_accuracy": (
+        "Balanced accuracy",
+        "mean recall of the classes: rare ones count like common ones",
+    ),
+    "macro_f1": ("Macro F1", "mean over the classes of F1, which weighs precision and recall"),
+    "macro_auc": ("Macro AUC", "how well each class's probability ranks its own images before all others"),
+    "ece": ("ECE", "expected calibration error: how far stated certainty is from the share right; 0 is best"),
+    "nll": ("NLL", "negative log-likelihood of the true class; 0 is best"),
+}
+PERCENT_METRICS = {"accuracy", "balanced_accuracy", "macro_f1"}
+
+FINDING_NAMES = {
+    "conflicting-label": "the same picture under several labels",
+    "contaminant": "one unrelated picture, repeated en masse",
+    "empty-class": "a class without images",
+    "exact-duplicate": "pixel for pixel the same as another image",
+    "ignored-file": "no image of a class",
+    "near-duplicate": "almost the same as another image: kept, in the same split",
+    "unreadable": "cannot be read as an image",
+    "wrong-shape": "not of the shape of the others",
+}
+
+# What a list of findings shows before it is cut in the middle; findings.json holds them all.
+FINDINGS_SHOWN, ITEMS_SHOWN = 30, 6
+
+_PERCENT_SIGN = "\N{NO-BREAK SPACE}%"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One image that the model named wrong."""
+
+    id: str
+    split: str
+    image: NDArray[np.uint8]
+    """uint8[H, W, 3] in 0..255."""
+    label: int
+    predicted: int
+    probability: float
+    """What the model gave the class it named, in 0..1."""
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that a report tells; nothing in it may depend on when or where it was made."""
+
+    source: str
+    classes: list[str]
+    class_counts: dict[str, list[int]]
+    """Split → images of each class."""
+    image_size_pixels: int
+    configs: dict[str, dict[str, Any]]
+    """Stage → its configuration."""
+    keys: dict[str, str]
+    """Stage → its key."""
+    metrics: dict[str, Any]
+    """The content of metrics.json: entries val, val_tta, test, test_tta."""
+    history: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
+    num_findings: dict[str, int]
+    preview_png: bytes
+    mistakes: list[Mistake]
+    train_facts: dict[str, Any]
+    tta: str
+    """The name of the preset of views; "none" where there is no TTA."""
+
+
+class Cell(NamedTuple):
+    """One count of the confusion matrix, ready to print."""
+
+    value: str
+    share: str
+    """Of the row, that is of the images of the true class."""
+    shade: float
+    """How strongly to colour it, in 0..1."""
+    kind: str
+
+
+class Shown(NamedTuple):
+    """A list cut in the middle."""
+
+    first: list[Any]
+    num_left_out: int
+    last: list[Any]
+
+
+def render(inputs: ReportInputs) -> bytes:
+    """Return the report as HTML, in UTF-8."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(percent=_percent, count=_count, number=_number)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    with_tta = inputs.tta not in ("none", "identity")
+    shown = [
+        name for name in SPLIT_NAMES if name in inputs.metrics and (with_tta or not name.endswith("_tta"))
+    ]
+    detail = next((name for name in ("test_tta", "test", "val_tta", "val") if name in shown), "")
+    entry = inputs.metrics.get(detail, {})
+    page = template.render(
+        inputs=inputs,
+        with_tta=with_tta,
+        detail=detail,
+        detail_name=SPLIT_NAMES.get(detail, ""),
+        entry=entry,
+        summary=_summary(inputs, detail, with_tta),
+        split_names=[SPLIT_NAMES[name] for name in shown],
+        metric_rows=_metric_rows(inputs.metrics, shown),
+        confusion_rows=_confusion_rows(entry.get("confusion") or []),
+        confusions=_confusions(inputs, entry.get("confusion") or []),
+        flips=_flips(inputs.metrics) if with_tta else [],
+        training=_training_plot(inputs),
+        reliability=_reliability_plot(entry),
+        preview=_data_uri(inputs.preview_png) if inputs.preview_png else "",
+        mistakes=[(mistake, _data_uri(_png(mistake.image))) for mistake in inputs.mistakes],
+        finding_groups=_finding_groups(inputs.findings, inputs.num_findings),
+        splits=list(inputs.class_counts),
+        configs={stage: _flat(config) for stage, config in inputs.configs.items()},
+    )
+    return page.encode()
+
+
+def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
+    """Say in a few sentences what the figures mean, for the split and views that the page is about."""
+    entry = inputs.metrics.get(detail)
+    if not entry or not entry.get("num_examples"):
+        return ["There were no images to judge this model on."]
+    num_examples = int(entry["num_examples"])
+    wrong = num_examples - sum(row[i] for i, row in enumerate(entry["confusion"]))
+    views = f", averaging over the views of “{inputs.tta}”" if with_tta else ""
+    sentences = [
+        f"Of {_count(num_examples)} images it had never seen, the model names {_percent(entry['accuracy'])}"
+        f" right{views}, and {_count(wrong)} wrong."
+    ]
+    low, high = (entry.get("intervals") or {}).get("accuracy") or (None, None)
+    if low is not None:
+        sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {_percent(low)} to {_percent(high)}.")
+    confusions = _confusions(inputs, entry["confusion"], most=1)
+    for first in confusions:
+        sentences.append(
+            f"Its most frequent mistake is {first['true']} taken for {first['named']}"
+            f" ({first['value']} times, {first['share']} of them)."
+        )
+    judged = [row for row in entry["per_class"] if row["support"]]
+    if len(judged) > 1 and confusions:
+        worst = min(judged, key=lambda row: row["recall"])
+        sentences.append(f"It finds {worst['class']} least often: {_percent(worst['recall'])} of them.")
+    return sentences
+
+
+def _metric_rows(
+    metrics: Mapping[str, Any], shown: Sequence[str]
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return name and meaning of each metric, and its value and interval for each of the entries shown."""
+    rows = []
+    for metric, (name, meaning) in METRIC_NAMES.items():
+        text = _percent if metric in PERCENT_METRICS else _number
+        cells = []
+        for split in shown:
+            low, high = (metrics[split].get("intervals") or {}).get(metric) or (None, None)
+            interval = f"{text(low).removesuffix(_PERCENT_SIGN)} – {text(high)}" if _is_number(low) else ""
+            cells.append((text(metrics[split].get(metric)), interval))
+        rows.append((name, meaning, cells))
+    return rows
+
+
+def _confusion_rows(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
+    """Return the cells. A mistake's shade goes with the root of its share: even a few must be seen."""
+    rows = []
+    for true, row in enumerate(confusion):
+        total = sum(row) or 1
+        cells = []
+        for named, number in enumerate(row):
+            share = number / total
+            shade = round(0.08 + 0.92 * (share if true == named else share**0.5), 3) if number else 0.0
+            kind = ("right" if true == named else "wrong") if number else "zero"
+            cells.append(Cell(_count(number), _percent(share), shade, kind + " strong" * (shade > 0.55)))
+        rows.append(cells)
+    return rows
+
+
+def _confusions(
+    inputs: ReportInputs, confusion: Sequence[Sequence[int]], most: int = 8
+) -> list[dict[str, str]]:
+    """Return the most frequent mistakes, the most frequent first."""
+    found = [
+        (number, true, named)
+        for true, row in enumerate(confusion)
+        for named, number in enumerate(row)
+        if true != named and number
+    ]
+    found.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
+    return [
+        {
+            "value": _count(number),
+            "true": inputs.classes[true],
+            "named": inputs.classes[named],
+            "share": _percent(number / sum(confusion[true])),
+        }
+        for number, true, named in found[:most]
+    ]
+
+
+def _flips(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return, for each split, what TTA changed and whether chance would do as much.
+
+    `chance` is the exact two-sided sign test over the images that changed between right and wrong (McNemar,
+    Psychometrika 12, 1947, in its exact form): how likely coin flips would divide them at least as unevenly.
+    """
+    rows = []
+    for split in ("val", "test"):
+        flips = metrics.get(f"{split}_tta", {}).get("flips")
+        if flips:
+            right, wrong = int(flips["to_right"]), int(flips["to_wrong"])
+            both = right + wrong
+            tail = sum(comb(both, k) for k in range(min(right, wrong) + 1))
+            rows.append(
+                {"split": split, **flips, "net": right - wrong, "chance": min(1.0, 2 * tail / 2**both)}
+            )
+    return rows
+
+
+def _training_plot(inputs: ReportInputs) -> str:
+    if not inputs.history:
+        return ""
+    best = inputs.train_facts.get("best_epoch")
+    return plots.training_curves(inputs.history, None if best is None else int(best))
+
+
+def _reliability_plot(entry: Mapping[str, Any]) -> str:
+    bins = entry.get("reliability") or {}
+    if not any(bins.get("count", ())):
+        return ""
+    return plots.reliability(bins["confidence"], bins["accuracy"], bins["count"])
+
+
+def _finding_groups(
+    findings: Sequence[Mapping[str, Any]], num_findings: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    groups = []
+    kinds = sorted({*num_findings, *(str(finding["kind"]) for finding in findings)})
+    for kind in kinds:
+        found = [finding for finding in findings if finding["kind"] == kind]
+        rows = [{"of": "", **finding, "shown": _cut(finding["items"], ITEMS_SHOWN)} for finding in found]
+        number = int(num_findings.get(kind, len(found)))
+        if number or found:
+            groups.append(
+                {
+                    "kind": kind,
+                    "meaning": FINDING_NAMES.get(kind, ""),
+                    "number": number,
+                    "num_items": sum(len(finding["items"]) for finding in found),
+                    "shown": _cut(rows, FINDINGS_SHOWN),
+                }
+            )
+    return groups
+
+
+def _cut(items: Sequence[Any], most: int) -> Shown:
+    """Return all of a list, or its first and last ones and how many are left out between them."""
+    if len(items) <= most:
+        return Shown(list(items), 0, [])
+    tail = most // 2
+    return Shown(list(items[: most - tail]), len(items) - most, list(items[len(items) - tail :]))
+
+
+def _flat(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
+        for name, value in config.items()
+    ]
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image, np.uint8)).save(out, "PNG", compress_level=9)
+    return out.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
+
+
+def _percent(value: Any, digits: int = 1) -> str:
+    """Return e.g. "97.8 %", never rounding up to a perfect 100 %; "–" where there is no number."""
+    if not _is_number(value):
+        return "–"
+    text = f"{100 * value:.{digits}f}"
+    if value < 1 and float(text) == 100:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    return text + _PERCENT_SIGN
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if _is_number(value) else "–"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -1,0 +1,74 @@
+"""Name the class of images of blood cells: `Model().predict(X)`.
+
+Needs keras, tensorflow and numpy, and `model.keras` beside this file; works from any folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.views import predict
+
+SUBMITTED_CLASSES: tuple[str, ...] = ()  # the names of labels 0, 1, …
+SUBMITTED_VIEWS: tuple[str, ...] = ("identity",)  # the views whose probabilities are averaged
+SUBMITTED_BATCH_SIZE: int = 64  # images at once on the device
+
+
+class Model:
+    """The trained model, ready to name images."""
+
+    classes = SUBMITTED_CLASSES
+
+    def __init__(self) -> None:
+        """Load the weights that lie beside this file; nothing in them is run as code."""
+        import keras
+
+        path = Path(__file__).resolve().parent / "model.keras"
+        self.model = keras.models.load_model(path, compile=False, safe_mode=True)
+        self.size_pixels: tuple[int, int] = tuple(self.model.input_shape[1:3])
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return the label of each image.
+
+        Args:
+            X: Numbers in 0..255 of shape (n, H, W, 3), as an array or nested lists; n may be 0. Images of
+                another size than the model's are resized.
+
+        Returns:
+            int64[n], counting from 0.
+
+        Raises:
+            ValueError: X is of another shape, or holds what is no number.
+        """
+        images = np.asarray(X)
+        if images.shape[:1] == (0,):
+            return np.zeros(0, np.int64)
+        if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape or images.dtype.kind not in "uif":
+            raise ValueError(
+                "Expected images as numbers of shape (n, H, W, 3). "
+                f"Received: shape={images.shape}, dtype={images.dtype}"
+            )
+        chunk = SUBMITTED_BATCH_SIZE * max(1, 1024 // SUBMITTED_BATCH_SIZE)  # bounds the memory
+        parts = [self._labels(images[start : start + chunk]) for start in range(0, len(images), chunk)]
+        return np.concatenate(parts)
+
+    def _labels(self, images: NDArray[Any]) -> NDArray[np.int64]:
+        import keras
+
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise ValueError("Expected values in 0..255. Received: infinity, or what is no number")
+        if images.shape[1:3] != self.size_pixels:
+            pixels = keras.ops.cast(images, "float32")
+            pixels = keras.ops.image.resize(
+                pixels, self.size_pixels, interpolation="bilinear", antialias=True
+            )
+            images = keras.ops.convert_to_numpy(pixels)
+        if images.dtype != np.uint8:
+            images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+        probabilities = predict(self.model, images, SUBMITTED_VIEWS, SUBMITTED_BATCH_SIZE)
+        labels: NDArray[np.int64] = np.argmax(probabilities, axis=1).astype(np.int64)
+        return labels

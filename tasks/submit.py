@@ -1,0 +1,173 @@
+"""Package the trained model for a judge, and prove that the package gives the reported predictions.
+
+Reads the test shards of ingest, `model.keras` of train, the views and `predictions-test.csv` of evaluate.
+Writes
+
+    submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
+    verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions
+
+Guarantees: the same inputs give the same zip, byte for byte. Nothing is committed unless the zip, unpacked
+into an empty folder and run by a fresh interpreter that cannot import this project, names every test image as
+the report does.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.draft import Draft
+from infra.errors import DataError, StageError
+from infra.manifest import Manifest
+from tasks.records import read_batches
+from tasks.stage import Parents, StageConfig
+from tasks.submission import model_code, pack, run_submission, scratch_folder
+
+log = logging.getLogger(__name__)
+
+
+class SubmitConfig(StageConfig):
+    """All that changes the submission; the views and the batch size are those of evaluate."""
+
+    tta: bool = True
+    """Whether `predict` averages over evaluate's views; slower by their number."""
+
+
+class Reported(NamedTuple):
+    """What evaluate wrote of the test split."""
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+
+def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
+    """Write submission.zip and verification.json.
+
+    Raises:
+        StageError: the package cannot be run, or predicts something else than the report says.
+        StoreFull: there is no space for the temporary copy of the test images.
+    """
+    evaluate, classes = parents["evaluate"], parents["ingest"].facts["classes"]
+    batch_size = int(evaluate.inputs.config["batch_size"])
+    views = tuple(evaluate.facts["tta_views"]) if config.tta else ("identity",)
+    tta = views != ("identity",)
+    reported = read_predictions(evaluate.read(parents.store, "predictions-test.csv"), len(classes), tta=tta)
+    if not reported.ids:
+        raise DataError(
+            "The submission cannot be proven: there are no test images.",
+            expected="at least one image in the test split",
+            remedy="Give ingest a share of test images above 0.",
+        )
+    with scratch_folder() as folder:
+        zip_path, images_path = folder / "submission.zip", folder / "images.npy"
+        draft.progress(0, 3, "packing the model")
+        pack(zip_path, model_code(classes, views, batch_size), _model(parents))
+        draft.progress(1, 3, "unpacking the test images")
+        _write_images(parents, images_path, len(reported.ids))
+        draft.progress(2, 3, f"naming {len(reported.ids)} test images with the package alone")
+        chunk_size = batch_size * max(1, 1024 // batch_size)
+        labels, versions = run_submission(zip_path, images_path, chunk_size=chunk_size)
+        _compare(reported, labels, classes)
+        size_bytes = draft.put_file("submission.zip", zip_path).size_bytes
+    accuracy = float(np.mean(labels == reported.labels))
+    verification = {
+        "accuracy": accuracy,
+        "labels_sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+        "num_verified": len(labels),
+        "split": "test",
+        "versions": versions,
+        "views": list(views),
+    }
+    draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())
+    draft.progress(3, 3, f"verified {len(labels)} predictions")
+    log.info("the package alone names %d of %d test images as reported", len(labels), len(labels))
+    return draft.commit(size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta)
+
+
+def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
+    """Return ids, true and predicted labels of a predictions CSV, plain or averaged over the views.
+
+    The columns are id, label, and for each class in label order prob_… and tta_….
+    """
+    header, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
+    prefix = "tta_" if tta else "prob_"
+    columns = [column for column, name in enumerate(header) if name.startswith(prefix)]
+    if header[:2] != ["id", "label"] or len(columns) != num_classes:
+        raise StageError(
+            "The predictions of evaluate are not of the form expected.",
+            expected=f"id, label and {num_classes} columns {prefix}…",
+            received=", ".join(header),
+            where="predictions-test.csv",
+            remedy="Run with --from evaluate.",
+        )
+    return Reported(
+        [row[0] for row in rows],
+        np.array([int(row[1]) for row in rows], np.int64),
+        np.array([int(np.argmax([float(row[c]) for c in columns])) for row in rows], np.int64),
+    )
+
+
+def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Raise StageError unless the package named every image as the report does."""
+    different = np.flatnonzero(labels != reported.predicted)
+    if not len(different):
+        return
+
+    def name(label: int) -> str:
+        return repr(classes[label]) if 0 <= label < len(classes) else f"label {label}"
+
+    first = "; ".join(
+        f"{reported.ids[i]} is {name(reported.predicted[i])} in the report, {name(labels[i])} by the package"
+        for i in different[:5]
+    )
+    raise StageError(
+        f"The package predicts something else than the report for {len(different)} of {len(labels)} images.",
+        received=first + ("; …" if len(different) > 5 else ""),
+        remedy="Nothing was kept. Run with --from evaluate: its predictions may be of another model.",
+    )
+
+
+def _model(parents: Parents) -> Path:
+    return parents["train"].path(parents.store, "model.keras")
+
+
+def _write_images(parents: Parents, path: Path, num_images: int) -> None:
+    """Write the test images to a .npy of uint8[n, H, W, 3], in bounded memory."""
+    ingest = parents["ingest"]
+    size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
+    shards = [ingest.path(parents.store, shard.name) for shard in ingest.matching("test-")]
+    _leave_accelerators()
+    written = 0
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, size, size, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in read_batches(shards, size, num_classes, 256).as_numpy_iterator():
+            file.write(batch["image"].tobytes())
+            written += len(batch["image"])
+    if written != num_images:
+        raise StageError(
+            "The report is not about this test split.",
+            expected=f"predictions for {written} images",
+            received=f"predictions for {num_images} images",
+            remedy="Run with --from evaluate.",
+        )
+
+
+def _leave_accelerators() -> None:
+    """Keep this process off the accelerators: the package's own process needs their memory."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        log.info("TensorFlow is at work already: the accelerators are shared with the package")

@@ -1,0 +1,186 @@
+"""Train a classifier: transfer on a frozen backbone, then fine-tuning.
+
+Reads the training shards of augment and the validation shards of ingest. Writes
+
+    model.keras   the classifier, of built-in Keras layers only, without the online augmentation
+    history.json  one row per epoch
+
+Guarantees: a checkpoint is kept after every epoch and on SIGTERM, as one object; a training that was cut off
+goes on from it and takes, all in all, the optimizer steps of an uninterrupted one. Memory does not grow with
+the number of images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from infra.draft import Draft
+from infra.errors import ConfigError
+from infra.manifest import Manifest
+from infra.store import file_sha256
+from tasks.backbones import check_backbone
+from tasks.fitting import Fitting
+from tasks.model import OnlineLayer
+from tasks.stage import Parents, StageConfig
+
+log = logging.getLogger(__name__)
+
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+WEIGHT_FILE_SUFFIXES = (".h5", ".keras")
+
+
+class TransferConfig(StageConfig):
+    """The first phase: the backbone is frozen, BatchNorm included; only the head learns."""
+
+    epochs: NonNegativeInt = 0
+    """Passes over the shards; 0 leaves the phase out."""
+    learning_rate: PositiveFloat = 1e-3
+    """The peak."""
+
+
+class FineTuningConfig(StageConfig):
+    """The second phase: part of the backbone, or all of it, learns too."""
+
+    epochs: NonNegativeInt = 8
+    """Passes over the shards; 0 leaves the phase out."""
+    learning_rate: PositiveFloat = 1e-3
+    """The peak."""
+    from_layer: int | str = 0
+    """The first layer of the backbone that learns: its name or index; 0 is the whole backbone."""
+    train_batch_norm: bool = True
+    """Whether BatchNorm layers of the backbone learn too; false keeps their ImageNet statistics."""
+
+
+class TrainConfig(StageConfig):
+    """All that changes the weights; all of it enters the stage key."""
+
+    backbone: str = "cnn"
+    """A row of the table in tasks/backbones.py."""
+    initial_weights: str = "none"
+    """`imagenet`, `none`, or a file of weights of the backbone without its top (.h5 or .keras)."""
+    initial_weights_sha256: str = ""
+    """The file's SHA-256: what enters the key instead of its path. Filled in from the file."""
+    input_size_pixels: NonNegativeInt = 0
+    """Images are resized (bilinear) to this size in the model; 0 keeps the size of the data."""
+    head_units: tuple[PositiveInt, ...] = (512, 256)
+    """Dense layers of the head, each with BatchNorm and Dropout; the seed project's."""
+    dropout: UnitInterval = 1 / 6
+    """In every block of the head; the seed project's."""
+    transfer: TransferConfig = TransferConfig()
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    optimizer: Literal["adamw", "adam", "lion", "sgd"] = "adamw"
+    """SGD has Nesterov momentum 0.9."""
+    weight_decay: NonNegativeFloat = 0.004
+    """Decoupled, for all optimizers but adam; 0.004 is Keras' own for AdamW (arXiv:1711.05101)."""
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    """How the learning rate of a phase goes on from its peak."""
+    warmup_epochs: NonNegativeFloat = 1.0
+    """Linear warm-up at the start of each phase, for `cosine`."""
+    plateau_patience: PositiveInt = 3
+    """For `plateau`: epochs without a lower val_loss before the rate is multiplied by plateau_factor."""
+    plateau_factor: UnitInterval = 0.5
+    """For `plateau`."""
+    min_learning_rate: NonNegativeFloat = 1e-6
+    """For `plateau`: where it ends."""
+    label_smoothing: UnitInterval = 0.1
+    """arXiv:1512.00567."""
+    early_stopping_patience: NonNegativeInt = 0
+    """Epochs of a phase without a better val_accuracy before it ends; 0 never ends it."""
+    ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Moving average of the weights, which is validated and kept instead of them; 0 for none."""
+    mixed_precision: Literal["off", "auto"] = "auto"
+    """`auto` computes in half precision on a GPU (bfloat16 where it can, else float16), never on a CPU."""
+    batch_size: PositiveInt = 64
+    """Images per step, all devices together."""
+    shuffle_buffer_images: PositiveInt = 4096
+    """How many records are mixed; bounds the memory of the feed."""
+    online: tuple[OnlineLayer, ...] = ()
+    """Random layers in front of the network while it trains; not in the saved model."""
+    seed: NonNegativeInt = 0
+    """Of the initial weights, the order of the images, dropout and online augmentation."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, name: str) -> str:
+        return check_backbone(name)
+
+    def resolved(self) -> TrainConfig:
+        """Return the config with the hash of its weights file. Raises ConfigError where there is none."""
+        if self.initial_weights in ("imagenet", "none"):
+            return self
+        path = Path(self.initial_weights).expanduser()
+        if path.suffix not in WEIGHT_FILE_SUFFIXES or not path.is_file():
+            raise ConfigError(
+                "The initial weights cannot be used.",
+                expected="imagenet, none, or an existing .h5 or .keras file",
+                received=self.initial_weights,
+                where="train.initial_weights",
+                remedy="Check the path, or train from scratch with --set train.initial_weights=none.",
+            )
+        return self.model_copy(
+            update={"initial_weights": str(path.absolute()), "initial_weights_sha256": file_sha256(path)}
+        )
+
+    def key_document(self) -> dict[str, Any]:
+        """Return what enters the key: of a weights file its content, not where it lies."""
+        document = super().key_document()
+        if self.initial_weights_sha256:
+            document["initial_weights"] = Path(self.initial_weights).name
+        return document
+
+
+def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
+    """Train, from a kept checkpoint where there is one, and write the model and its history.
+
+    Raises:
+        Interrupted: SIGTERM came; a checkpoint is kept.
+        StageError: The loss is no number any more, or the initial weights cannot be had.
+    """
+    import keras
+
+    strategy = use_devices(config.mixed_precision)
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        fitting = Fitting(parents, config, draft)
+        fitting.run()
+        model = fitting.finished_model()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        draft.put_file("model.keras", path)
+    draft.put("history.json", json.dumps(fitting.history, indent=1).encode())
+    ingest = parents["ingest"]
+    return draft.commit(
+        epochs=len(fitting.history),
+        optimizer_steps=fitting.optimizer_steps,
+        best_epoch=fitting.best.epoch,
+        best_val_accuracy=fitting.best.accuracy,
+        backbone=config.backbone,
+        num_parameters=int(model.count_params()),
+        image_size_pixels=ingest.facts["image_size_pixels"],
+        classes=ingest.facts["classes"],
+    )
+
+
+def use_devices(mixed_precision: str) -> Any:
+    """Set up what devices there are, and return the tf.distribute strategy that uses them."""
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    policy = "float32"
+    if gpus and mixed_precision == "auto":
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        # Tensor cores compute in bfloat16 from compute capability 8.0 on.
+        policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
+    keras.mixed_precision.set_global_policy(policy)
+    log.info("training on %s in %s", f"{len(gpus)} GPU" if gpus else "CPU", policy)
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from infra.errors import StageError
+from tasks.checkpoint import pack, unpack
+
+
+def test_what_was_packed_is_unpacked() -> None:
+    groups = {"model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.int64(7)], "best": []}
+    position, unpacked = unpack(pack({"epoch": 3, "history": [{"loss": 0.5}]}, groups))  # type: ignore[arg-type]
+    assert position == {"epoch": 3, "history": [{"loss": 0.5}]}
+    assert unpacked["best"] == []
+    for packed, array in zip(groups["model"], unpacked["model"], strict=True):
+        np.testing.assert_array_equal(packed, array)
+        assert array.dtype == packed.dtype
+
+
+def test_a_cut_checkpoint_is_told() -> None:
+    data = pack({}, {"model": [np.zeros(100)]})
+    with pytest.raises(StageError, match="cannot be read"):
+        unpack(data[:200])
+
+
+def test_a_pickle_in_a_checkpoint_is_never_loaded() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, document=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(StageError, match="cannot be read"):
+        unpack(buffer.getvalue())

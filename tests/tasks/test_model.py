@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from infra.errors import ConfigError, StageError
+from infra.store import file_sha256
+from tasks.backbones import BACKBONES, build_backbone, check_backbone
+from tasks.model import OnlineLayer, assemble, build_network, load_backbone_weights, unfreeze
+
+ONLINE = (
+    OnlineLayer(name="RandomFlip"),
+    OnlineLayer(name="RandomRotation", factors={"factor": 0.5, "fill_mode": "reflect"}),
+    OnlineLayer(name="RandomBrightness", factors={"factor": 0.1}),
+    OnlineLayer(name="RandomSaturation", factors={"factor": (0.4, 0.6)}),
+)
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_backbone_gives_probabilities_and_is_saved_whole(name: str, tmp_path: Path) -> None:
+    import keras
+
+    body, head = build_network(name, None, 32, 5, (8,), 0.1)
+    model = assemble(name, body, head, 24, to_train=False)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    probabilities = np.array(loaded(images))
+    assert probabilities.shape == (2, 5)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(probabilities, np.array(model(images.astype(np.float32))), atol=1e-5)
+
+
+def test_pixels_reach_each_backbone_as_it_wants_them() -> None:
+    import keras
+
+    for name, lowest in (("mobilenetv2-0.35", -1.0), ("efficientnetv2-b0", 0.0)):
+        body, head = build_network(name, None, 32, 3, (), 0.0)
+        model = assemble(name, body, head, 32, to_train=False)
+        entering = keras.Model(model.input, _before(model, body))
+        black, white = (np.full((1, 32, 32, 3), value, np.float32) for value in (0, 255))
+        assert float(np.min(entering(black))) == lowest
+        assert float(np.max(entering(white))) == (1.0 if lowest else 255.0)
+
+
+def _before(model: object, body: object) -> object:
+    """Return the tensor that enters the backbone."""
+    index = model.layers.index(body)  # type: ignore[attr-defined]
+    return model.layers[index - 1].output  # type: ignore[attr-defined]
+
+
+def test_online_layers_act_in_training_only_and_are_not_in_the_saved_graph() -> None:
+    body, head = build_network("cnn", None, 24, 3, (), 0.0)
+    trained = assemble("cnn", body, head, 24, to_train=True, online=ONLINE, seed=1)
+    saved = assemble("cnn", body, head, 24, to_train=False)
+    images = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3)).astype(np.float32)
+    np.testing.assert_allclose(np.array(trained(images, training=False)), np.array(saved(images)), atol=1e-6)
+    assert not np.allclose(np.array(trained(images, training=True)), np.array(saved(images)), atol=1e-3)
+    online = [layer.name for layer in trained.layers if layer.name.startswith("online")]
+    assert len(online) == len(ONLINE)
+    assert not [layer for layer in saved.layers if layer.name.startswith("online")]
+
+
+def test_freezing_leaves_batch_norm_as_it_was_unless_asked() -> None:
+    body = build_backbone("mobilenetv2-0.35", 32, None)
+    unfreeze(body, "block_13_expand", train_batch_norm=False)
+    learns = {layer.name: layer.trainable for layer in body.layers}
+    assert learns["block_13_expand"]
+    assert not learns["block_13_expand_BN"]
+    assert not learns["block_12_expand"]
+    unfreeze(body, -3, train_batch_norm=True)
+    assert [layer.name for layer in body.layers if layer.trainable] == [
+        layer.name for layer in body.layers[-3:]
+    ]
+    with pytest.raises(ConfigError, match="Did you mean 'block_13_expand'"):
+        unfreeze(body, "block_13_expnad", train_batch_norm=False)
+    with pytest.raises(ConfigError, match="an index below"):
+        unfreeze(body, 999, train_batch_norm=False)
+
+
+def test_names_and_arguments_are_checked_without_keras() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'efficientnetv2-b0'"):
+        check_backbone("efficientnetv2b0")
+    with pytest.raises(ValidationError, match="Did you mean 'RandomFlip'"):
+        OnlineLayer(name="RandomFlop")
+    with pytest.raises(ValidationError, match="Did you mean 'factor'"):
+        OnlineLayer(name="RandomRotation", factors={"factr": 0.1})
+
+
+def test_weights_of_a_file_are_used_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "cnn.weights.h5"
+    first, second = build_backbone("cnn", 24, None), build_backbone("cnn", 48, None)
+    first.save_weights(path)
+    load_backbone_weights(second, str(path), file_sha256(path))
+    np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
+    with pytest.raises(StageError, match="was changed or removed"):
+        load_backbone_weights(second, str(path), "0" * 64)
+    other = build_backbone("mobilenetv2-0.35", 32, None)
+    with pytest.raises(StageError, match="do not fit the backbone"):
+        load_backbone_weights(other, str(path), file_sha256(path))
+
+
+def test_real_pretrained_weights_fit(shared_dir: Path) -> None:
+    path = shared_dir / "weights" / "mobilenetv2_0.35_224_imagenet_notop.weights.h5"
+    body = build_backbone("mobilenetv2-0.35", 96, None)
+    before = body.get_weights()[0].copy()
+    load_backbone_weights(body, str(path), file_sha256(path))
+    assert not np.array_equal(before, body.get_weights()[0])

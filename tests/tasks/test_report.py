@@ -1,0 +1,232 @@
+"""The report: what it shows, what it hides, and that it is the same each time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.report import Mistake, ReportInputs, render
+
+HOSTILE = '<script>alert("x")</script>'
+CLASSES = ["basophil", HOSTILE, "platelet"]
+CONFUSION = [[30, 2, 0], [1, 40, 0], [0, 0, 27]]
+
+
+def entry(**more: Any) -> dict[str, Any]:
+    figures = {
+        "accuracy": 0.97,
+        "balanced_accuracy": 0.9711,
+        "macro_f1": 0.9722,
+        "macro_auc": 0.9933,
+        "nll": 0.1044,
+        "ece": 0.0258,
+    }
+    per_class = [
+        {
+            "class": name,
+            "precision": 0.95,
+            "recall": sum(row) and row[i] / sum(row),
+            "f1": 0.96,
+            "support": sum(row),
+        }
+        for i, (name, row) in enumerate(zip(CLASSES, CONFUSION, strict=True))
+    ]
+    bins = {"confidence": [None, 0.75, 0.99], "accuracy": [None, 0.7, 0.98], "count": [0, 10, 90]}
+    return {
+        **figures,
+        "intervals": {name: [value - 0.02, value + 0.01] for name, value in figures.items()},
+        "per_class": per_class,
+        "confusion": CONFUSION,
+        "reliability": bins,
+        "num_examples": 100,
+        **more,
+    }
+
+
+def inputs() -> ReportInputs:
+    flips = {"to_right": 8, "to_wrong": 1, "changed_wrong": 3}
+    history = [
+        {
+            "epoch": epoch,
+            "phase": "transfer" if epoch < 3 else "fine-tuning",
+            "loss": 1 / epoch,
+            "accuracy": 1 - 0.3 / epoch,
+            "val_loss": 1.1 / epoch,
+            "val_accuracy": 1 - 0.4 / epoch,
+            "learning_rate": 0.001,
+            "seconds": 3.0,
+        }
+        for epoch in range(1, 6)
+    ]
+    findings = [
+        {
+            "kind": "contaminant",
+            "items": [f"row {i}" for i in range(1600)],
+            "action": "dropped",
+            "reason": HOSTILE,
+        },
+        *(
+            {
+                "kind": "exact-duplicate",
+                "items": [f"copy-{i}.jpg"],
+                "of": "first.jpg",
+                "action": "dropped",
+                "reason": "",
+            }
+            for i in range(100)
+        ),
+    ]
+    return ReportInputs(
+        source="cells & <b>co</b>.zip",
+        classes=CLASSES,
+        class_counts={"train": [300, 400, 270], "val": [30, 40, 27], "test": [32, 41, 27]},
+        image_size_pixels=24,
+        configs={"train": {"batch_size": 64, "layers": [{"name": HOSTILE}]}},
+        keys={"train": "a1" * 32},
+        metrics={
+            "val": entry(),
+            "val_tta": entry(flips=flips),
+            "test": entry(),
+            "test_tta": entry(flips=flips),
+        },
+        history=history,
+        findings=findings,
+        num_findings={"contaminant": 1, "exact-duplicate": 100},
+        preview_png=b"\x89PNG preview",
+        mistakes=[Mistake(f"{HOSTILE}.jpg", "test", np.full((24, 24, 3), 200, np.uint8), 0, 1, 0.987)],
+        train_facts={"best_epoch": 4, "best_val_accuracy": 0.9, "optimizer_steps": 75, "backbone": "cnn"},
+        tta="flips",
+    )
+
+
+class Page(HTMLParser):
+    """Collects the tags, attributes and text of a page, and fails where tags do not close."""
+
+    VOID = ("meta", "img", "br", "path", "use")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "action", "srcset", "data"):
+                self.references.append(value or "")
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render(inputs()).decode()
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_report_has_all_its_parts(page: Page) -> None:
+    parts = "metrics confusion mistakes training reliability data cleaning augmented configuration"
+    assert set(parts.split()) <= set(page.ids)
+    for figure in ("97.0", "97.1", "97.2", "0.993", "0.104", "0.026"):
+        assert figure in page.text
+    assert "95.0 – 98.0" in page.text.replace("\N{NO-BREAK SPACE}%", "")
+    assert "8 from wrong to right, 1 from right to wrong" in re.sub(r"\s+", " ", page.text)
+    assert "p = 0.039" in page.text
+    assert "best epoch (4)" in page.text
+    assert "fine-tuning" in page.text
+    assert page.tags.count("svg") == 2
+    assert "a1" * 32 in page.text
+
+
+def test_report_escapes_what_came_from_data(html: str, page: Page) -> None:
+    assert "script" not in page.tags
+    assert "b" not in re.findall(r"<(b)>co", html)
+    assert page.text.count(HOSTILE) > 5
+    assert "cells & <b>co</b>.zip" in page.text
+
+
+def test_report_needs_nothing_from_outside(html: str, page: Page) -> None:
+    assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in page.references)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", re.sub(r"base64,[^\"]*", "", html))
+    assert len(page.ids) == len(set(page.ids))
+    assert {reference[1:] for reference in page.references if reference[0] == "#"} <= set(page.ids)
+
+
+def test_report_is_the_same_each_time(html: str) -> None:
+    assert render(inputs()).decode() == html
+
+
+def test_report_cuts_long_lists_in_the_middle_and_says_so(page: Page) -> None:
+    text = re.sub(r"\s+", " ", page.text)
+    assert "row 0, row 1, row 2, … 1 594 left out … row 1597, row 1598, row 1599".replace(
+        "1 594", "1\N{NARROW NO-BREAK SPACE}594"
+    ) in text.replace("1 594", "1\N{NARROW NO-BREAK SPACE}594")
+    assert "copy-14.jpg" in text
+    assert "copy-15.jpg" not in text
+    assert "70 left out; see findings.json" in text
+    assert "copy-85.jpg" in text
+
+
+def test_report_without_tta_shows_the_plain_figures_only(page: Page) -> None:
+    plain = Page(render(replace(inputs(), tta="none")).decode())
+    assert "test, TTA" in page.text
+    assert "TTA" not in plain.text
+
+
+def test_report_of_next_to_nothing_still_comes_out() -> None:
+    nothing = entry(
+        **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "ece")),
+        intervals={},
+        per_class=[],
+        confusion=[[0] * 3] * 3,
+        reliability={"confidence": [], "accuracy": [], "count": []},
+        num_examples=0,
+    )
+    bare = replace(
+        inputs(),
+        metrics={"test": nothing},
+        history=[],
+        findings=[],
+        num_findings={},
+        preview_png=b"",
+        mistakes=[],
+        train_facts={},
+        tta="none",
+    )
+    text = Page(render(bare).decode()).text
+    assert "no images to judge" in text
+    assert "every image could be read" in text
+
+
+def test_report_never_rounds_up_to_perfect() -> None:
+    almost = replace(inputs(), metrics={"test": entry(accuracy=0.99999)}, tta="none")
+    text = Page(render(almost).decode()).text
+    assert "names 99.9\N{NO-BREAK SPACE}% right" in text

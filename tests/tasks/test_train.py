@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import inputs, parents
+
+from infra.draft import Draft
+from infra.errors import ConfigError, Interrupted, StageError
+from infra.manifest import Manifest
+from infra.store import LocalStore
+from tasks import checkpoint
+from tasks.fitting import CHECKPOINT
+from tasks.train import TrainConfig, run
+
+CONFIG = TrainConfig(
+    batch_size=16,
+    head_units=(16,),
+    transfer={"epochs": 1},  # type: ignore[arg-type]
+    fine_tuning={"epochs": 3, "learning_rate": 0.003},  # type: ignore[arg-type]
+    ema_momentum=0.5,
+    online=({"name": "RandomFlip"},),  # type: ignore[arg-type]
+    seed=3,
+)
+STEPS_PER_EPOCH = 6  # ceil(90 / 16)
+
+
+def config(**changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(CONFIG.model_dump() | changes)
+
+
+def train(
+    store: LocalStore, train_config: TrainConfig, progress: Any = None, stage: str = "train"
+) -> Manifest:
+    draft = Draft(store, inputs(stage), progress or (lambda *_: None))
+    return run(parents(store), train_config, draft)
+
+
+def history(store: LocalStore, manifest: Manifest) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(manifest.read(store, "history.json"))
+    return [{name: value for name, value in row.items() if name not in ("seconds", "phase")} for row in rows]
+
+
+def weights(store: LocalStore, manifest: Manifest) -> list[Any]:
+    import keras
+
+    return keras.saving.load_model(manifest.path(store, "model.keras"), compile=False).get_weights()  # type: ignore[no-any-return]
+
+
+def test_training_learns_and_says_how(store: LocalStore) -> None:
+    told: list[tuple[int, int, str]] = []
+    manifest = train(
+        store, config(fine_tuning={"epochs": 12, "learning_rate": 0.003}), lambda *c: told.append(c)
+    )
+    assert manifest.facts["optimizer_steps"] == 13 * STEPS_PER_EPOCH
+    assert manifest.facts["best_val_accuracy"] > 0.9
+    rows = json.loads(manifest.read(store, "history.json"))
+    assert [row["phase"] for row in rows] == ["transfer"] + ["fine-tuning"] * 12
+    assert rows[-1]["loss"] < rows[1]["loss"]
+    assert told[-1][:2] == (13 * STEPS_PER_EPOCH, 13 * STEPS_PER_EPOCH)
+
+
+def _train_in_child(root: Path, slow: bool) -> None:
+    store = LocalStore(root)
+    progress = (lambda *_: time.sleep(0.05)) if slow else None
+    try:
+        train(store, CONFIG, progress)
+    except Interrupted:
+        os._exit(42)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
+    store: LocalStore, tmp_path: Path, sign: int
+) -> None:
+    whole_store = LocalStore(tmp_path / "whole")
+    whole = train(whole_store, CONFIG)
+    draft = Draft(store, inputs("train"))
+    child = multiprocessing.get_context("spawn").Process(target=_train_in_child, args=(store.root, True))
+    child.start()
+    deadline = time.monotonic() + 120
+    while (
+        not (kept := draft.kept(CHECKPOINT))
+        or checkpoint.unpack(kept)[0]["optimizer_steps"] < STEPS_PER_EPOCH
+    ):
+        assert time.monotonic() < deadline
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid or 0, sign)
+    child.join(60)
+    assert child.exitcode == (42 if sign == signal.SIGTERM else -sign)
+    kept = draft.kept(CHECKPOINT)
+    assert kept
+    done = checkpoint.unpack(kept)[0]["optimizer_steps"]
+    assert STEPS_PER_EPOCH <= done < 4 * STEPS_PER_EPOCH
+    steps: list[str] = []
+    resumed = train(store, CONFIG, lambda *content: steps.append(content))
+    assert resumed.facts["optimizer_steps"] == whole.facts["optimizer_steps"] == 4 * STEPS_PER_EPOCH
+    for one, other in zip(history(store, resumed), history(whole_store, whole), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    for one, other in zip(weights(store, resumed), weights(whole_store, whole), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert draft.kept(CHECKPOINT) is None
+
+
+def test_early_stopping_ends_the_phase_and_keeps_the_best(store: LocalStore) -> None:
+    manifest = train(
+        store,
+        config(
+            transfer={"epochs": 0},
+            fine_tuning={"epochs": 30, "learning_rate": 1e-9},
+            early_stopping_patience=2,
+            schedule="plateau",
+            ema_momentum=0.0,
+        ),
+    )
+    assert manifest.facts["epochs"] < 30
+    assert manifest.facts["best_epoch"] <= manifest.facts["epochs"] - 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "sgd"])
+def test_every_optimizer_takes_its_steps(store: LocalStore, optimizer: str) -> None:
+    changes = {"optimizer": optimizer, "transfer": {"epochs": 0}, "fine_tuning": {"epochs": 1}}
+    assert train(store, config(**changes)).facts["optimizer_steps"] == STEPS_PER_EPOCH
+
+
+def test_no_epochs_keep_the_initial_weights(store: LocalStore) -> None:
+    manifest = train(store, config(transfer={"epochs": 0}, fine_tuning={"epochs": 0}))
+    assert manifest.facts["optimizer_steps"] == 0
+    assert history(store, manifest) == []
+    assert weights(store, manifest)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(store: LocalStore) -> None:
+    changes = {
+        "optimizer": "sgd",
+        "fine_tuning": {"epochs": 3, "learning_rate": 1e30},
+        "transfer": {"epochs": 0},
+    }
+    with pytest.raises(StageError, match="Lower the learning rate"):
+        train(store, config(**changes))
+
+
+def test_a_weights_file_enters_the_key_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path, tmp_path / "a"):
+        (folder / "net.weights.h5").write_bytes(b"weights")
+    one, other = (
+        config(initial_weights=str(folder / "net.weights.h5")).resolved()
+        for folder in (tmp_path, tmp_path / "a")
+    )
+    assert one.initial_weights != other.initial_weights
+    assert one.key_document() == other.key_document()
+    (tmp_path / "net.weights.h5").write_bytes(b"other")
+    changed = config(initial_weights=str(tmp_path / "net.weights.h5")).resolved()
+    assert changed.key_document() != one.key_document()
+
+
+@pytest.mark.parametrize("path", ["absent.h5", "weights.pkl"])
+def test_weights_that_cannot_be_used_are_a_mistake(tmp_path: Path, path: str) -> None:
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"an existing \.h5 or \.keras file"):
+        config(initial_weights=str(tmp_path / path)).resolved()
