@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tasks.sources import open_source
-
 from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
 from flows.why import explain
 from infra.draft import Draft, Progress, silent
@@ -20,6 +18,7 @@ from infra.fingerprint import code_fingerprint, library_versions
 from infra.manifest import KeyInputs, Manifest, StoredObject, load_manifest
 from infra.settings import Settings
 from infra.store import Store
+from tasks.sources import open_source
 from tasks.stage import StageConfig
 
 

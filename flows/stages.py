@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
+
 from tasks.augment import AugmentConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.ingest import IngestConfig

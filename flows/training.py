@@ -16,7 +16,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
-from tasks.shards import Shard
 
 from flows.child import Job, Worker, WorkerPool
 from flows.engine import Decision
@@ -28,6 +27,7 @@ from infra.draft import Progress
 from infra.errors import StageError
 from infra.manifest import Manifest, StoredObject
 from infra.settings import Settings
+from tasks.shards import Shard
 from tasks.stage import Parents
 
 SETTINGS = Settings()

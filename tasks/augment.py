@@ -12,7 +12,6 @@ The only module that knows keras-cv.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import multiprocessing
 import tempfile
@@ -179,7 +178,7 @@ def _batches(
 def _records(
     images: _Images, config: AugmentConfig, shard: Shard
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
-    """Yield a shard's records (id, image, label), shuffled: copies of one image are not neighbours."""
+    """Augment, and yield a shard's records (id, image, label), shuffled: an image's copies are scattered."""
     num, copies = len(images.ids), range(0 if config.keep_original else 1, config.copies + 1)
     order = np.random.default_rng(_key(config.seed, shard.name, "order")).permutation(num * len(copies))
     rows, copy_numbers = order % num, np.asarray(copies)[order // num]
@@ -187,8 +186,10 @@ def _records(
     augmented = np.flatnonzero(copy_numbers)
     if len(augmented):
         _augment(pixels, labels, augmented, config, shard)
-    for row, copy, image, label in zip(rows, copy_numbers, pixels, labels, strict=True):
-        yield f"{images.ids[row]}#{copy}" if copy else images.ids[row], image, label
+    return (
+        (f"{images.ids[row]}#{copy}" if copy else images.ids[row], image, label)
+        for row, copy, image, label in zip(rows, copy_numbers, pixels, labels, strict=True)
+    )
 
 
 def _augment(
@@ -276,8 +277,8 @@ def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> dict[s
     """Apply a layer to float32[B, H, W, 3] and float32[B, C], with labels that are true to the pixels.
 
     keras-cv's CutMix counts a pasted rectangle whole in the label, also where it hangs over the edge; the
-    paper's authors count what is seen (github.com/clovaai/CutMix-PyTorch, train.py, "adjust lambda to exactly
-    match pixel ratio"). So the labels go along as a mask that is cut with the images, and its mean is the label.
+    paper's authors count what is seen (github.com/clovaai/CutMix-PyTorch, train.py: "adjust lambda to exactly
+    match pixel ratio"). So the labels go along as a mask, cut like the images, and its mean is the label.
     """
     import tensorflow as tf
 
@@ -370,12 +371,11 @@ def _write_shard(path: Path, records: Iterator[bytes]) -> int:
 
     try:
         return write_shard(path, records)
-    except tf.errors.OpError as error:
-        if errno.ENOSPC != getattr(error, "errno", None) and "No space" not in str(error.message):
-            raise
+    # What TensorFlow makes of ENOSPC, and of EFBIG.
+    except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
         raise StoreFull(
             "The disk is full: this shard was not kept.",
-            where=str(path.parent.parent),
+            where=str(path.parent),
             remedy="Free some space, or set TMPDIR to a folder that has some; then run the same command.",
         ) from error
 

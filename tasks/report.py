@@ -127,7 +127,8 @@ def render(inputs: ReportInputs) -> bytes:
     shown = [
         name for name in SPLIT_NAMES if name in inputs.metrics and (with_tta or not name.endswith("_tta"))
     ]
-    detail = next((name for name in ("test_tta", "test", "val_tta", "val") if name in shown), "")
+    judged = [name for name in shown if inputs.metrics[name]["num_examples"]] or shown
+    detail = next((name for name in ("test_tta", "test", "val_tta", "val") if name in judged), "")
     entry = inputs.metrics.get(detail, {})
     page = template.render(
         inputs=inputs,

@@ -202,17 +202,9 @@ def test_report_without_tta_shows_the_plain_figures_only(page: Page) -> None:
 
 
 def test_report_of_next_to_nothing_still_comes_out() -> None:
-    nothing = entry(
-        **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "nll", "ece")),
-        intervals={},
-        per_class=[],
-        confusion=[[0] * 3] * 3,
-        reliability={"confidence": [], "accuracy": [], "count": []},
-        num_examples=0,
-    )
     bare = replace(
         inputs(),
-        metrics={"test": nothing},
+        metrics={"val": {"num_examples": 0}, "test": {"num_examples": 0}},
         history=[],
         findings=[],
         num_findings={},
@@ -224,6 +216,13 @@ def test_report_of_next_to_nothing_still_comes_out() -> None:
     text = Page(render(bare).decode()).text
     assert "no images to judge" in text
     assert "every image could be read" in text
+
+
+def test_report_without_test_images_is_about_val() -> None:
+    only_val = replace(inputs(), metrics={"val": entry(), "test": {"num_examples": 0}}, tta="none")
+    text = Page(render(only_val).decode()).text
+    assert "accuracy · val" in text
+    assert "names 97.0" in text
 
 
 def test_report_never_rounds_up_to_perfect() -> None:

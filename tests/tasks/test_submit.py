@@ -66,6 +66,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def predictions_csv(model_path: Path, images: NDArray[np.uint8]) -> bytes:
     import keras
+
     from tasks.views import predict
 
     model = keras.models.load_model(model_path, compile=False)
