@@ -37,10 +37,11 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Source of the images: a folder or .zip with a folder per class, an .npz, bloodmnist[-64|-128|-224], or sample.",
+        help="Source of the images: a folder or .zip with a folder per class, an .npz, "
+        "bloodmnist[-64|-128|-224], or sample.",
     ),
 ]
-RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe to follow; see `hemaflow recipes`.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field of the recipe: stage.field=value. May be repeated."),

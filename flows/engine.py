@@ -85,15 +85,18 @@ class Engine:
                 f"Nothing is left to do: --from {from_stage} begins after --until {until_stage} ends.",
                 remedy="Name a later stage with --until, or leave it out.",
             )
-        self._source_digest = open_source(data, settings).content_digest()
+        self._configs: dict[StageName, StageConfig] = {
+            stage: getattr(config, stage).resolved() for stage in self.stages
+        }
+        with open_source(data, settings) as source:
+            self._source_digest = source.content_digest()
         self._complete: dict[StageName, list[Manifest]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
         """Return the config of one stage."""
-        config: StageConfig = getattr(self.config, stage)
-        return config
+        return self._configs[stage]
 
-    def decide(self, name: StageName, parents: Mapping[StageName, Manifest]) -> Decision:
+    def decide(self, name: StageName, parents: Mapping[str, Manifest]) -> Decision:
         """Decide for a stage whose parents are complete: reuse what is whole, run what is not."""
         inputs = self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
         found = load_manifest(self.store, name, inputs.key)
@@ -116,7 +119,7 @@ class Engine:
     def plan(self) -> list[Decision]:
         """Decide for every stage without doing anything."""
         decisions: list[Decision] = []
-        complete: dict[StageName, Manifest] = {}
+        complete: dict[str, Manifest] = {}
         for name in self.stages:
             running = [parent for parent in STAGES[name].parents if parent not in complete]
             if running:

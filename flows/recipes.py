@@ -47,8 +47,25 @@ def _recipe(name: str, build: Callable[[], tuple[str, PipelineConfig]]) -> Recip
 
 
 def demo() -> tuple[str, PipelineConfig]:
-    """A first look: drawn cells and a small network, everything real but the data."""
-    return "sample", PipelineConfig()
+    """A first look: drawn cells and a small network; everything is real but the data."""
+    return "sample", PipelineConfig.model_validate(
+        {
+            "augment": {
+                "copies": 1,
+                "layers": [
+                    {"name": "RandomFlip", "factors": {"mode": "horizontal_and_vertical"}},
+                    {"name": "RandomRotation", "factors": {"factor": 0.5}},
+                    {"name": "RandomBrightness", "factors": {"factor": 0.1}},
+                ],
+            },
+            "train": {
+                "backbone": "cnn",
+                "head_units": [128],
+                "fine_tuning": {"epochs": 8, "learning_rate": 2e-3},
+                "batch_size": 32,
+            },
+        }
+    )
 
 
 RECIPES: dict[str, Callable[[], tuple[str, PipelineConfig]]] = {"demo": demo}

@@ -105,7 +105,7 @@ class Run:
         self.observer.begins(decision)
         return decision
 
-    def parents(self, stage: StageName) -> dict[StageName, Manifest]:
+    def parents(self, stage: StageName) -> dict[str, Manifest]:
         """Return the results that a stage builds on."""
         return {parent: self.manifests[parent] for parent in STAGES[stage].parents}
 

@@ -62,7 +62,7 @@ STAGES: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
         Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
-        Stage("augment", ("ingest",), ("tensorflow", "keras", "keras-cv", "numpy"), fans_out=True),
+        Stage("augment", ("ingest",), ("tensorflow", "keras", "keras-cv", "numpy", "pillow"), fans_out=True),
         Stage("train", ("ingest", "augment"), ("tensorflow", "keras", "numpy")),
         Stage(
             "evaluate",

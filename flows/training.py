@@ -13,8 +13,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import as_completed
-from prefect.states import Completed, State
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.child import Job, Worker, WorkerPool
@@ -40,7 +41,7 @@ observing: ContextVar[Observer | None] = ContextVar("observing", default=None)
     name="blood-cell-training",
     flow_run_name="{recipe}",
     # One thread per worker process: a thread does nothing but wait for its worker.
-    task_runner=ThreadPoolTaskRunner(max_workers=SETTINGS.workers),
+    task_runner=ThreadPoolTaskRunner(max_workers=SETTINGS.workers),  # type: ignore[arg-type]
     persist_result=False,
 )
 def blood_cell_training(
@@ -115,7 +116,7 @@ def write_shards(run: Run, decision: Decision) -> list[StoredObject]:
     draft = decision.draft(run.store)
     for stored in decision.intact:
         draft.commit_part(stored)
-    parents = Parents(run.store, dict(run.parents(decision.stage)))
+    parents = Parents(run.store, run.parents(decision.stage))
     shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
     progress = _progress(run, decision.stage)
     progress(0, len(shards), "shards")
@@ -144,7 +145,7 @@ def job_of(run: Run, decision: Decision, function: str, *arguments: Any) -> Job:
         function=function,
         store_url=run.store.url,
         data=run.engine.data,
-        manifests=dict(run.parents(decision.stage)),
+        manifests=run.parents(decision.stage),
         config=run.engine.stage_config(decision.stage),
         inputs=decision.inputs,
         replaces=decision.replaces,

@@ -84,7 +84,7 @@ def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tupl
     definitions: dict[str, list[str]] = {}
     for statement in runtime:
         is_definition = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        owner = statement.name if is_definition else MODULE_LEVEL  # type: ignore[union-attr]
+        owner = str(getattr(statement, "name", "")) if is_definition else MODULE_LEVEL
         definitions.setdefault(owner, []).append(ast.unparse(statement))
     hashes = {
         owner: hashlib.sha256("\n".join(code).encode()).hexdigest() for owner, code in definitions.items()

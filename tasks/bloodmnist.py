@@ -71,7 +71,7 @@ class BloodMnistSource(Source):
             self._settings.manual_dir.expanduser(),
         )
         self._spool = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".raw")
-        items = []
+        items: list[Item] = []
         for split, index, image, label in examples(builder):
             ref = f"{split}/{index:05d}"
             self._rows[ref] = len(items)
@@ -81,7 +81,7 @@ class BloodMnistSource(Source):
         if not items:
             raise DataError(f"{self.name} is empty.", remedy="Remove the download and run again.")
         size = self._release.size_pixels
-        self._pixels = np.memmap(self._spool.name, np.uint8, "r", shape=(len(items), size, size, 3))  # type: ignore[call-overload]
+        self._pixels = np.memmap(self._spool.name, np.uint8, "r", shape=(len(items), size, size, 3))
         return Scan(list(PBC_CLASSES), items, [])
 
     def read(self, ref: str) -> NDArray[np.uint8]:

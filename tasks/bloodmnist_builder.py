@@ -77,7 +77,8 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
                 f"{self._release.file} could not be downloaded.",
                 received=f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}",
                 where=self._release.url,
-                remedy=f"Download it by hand, put it here, and run the same command again:\n  {self._manual_file}",
+                remedy="Download it by hand, put it here, and run the same command again:\n"
+                f"  {self._manual_file}",
             ) from error
 
 

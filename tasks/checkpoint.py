@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from infra.errors import StageError
 Arrays = list[NDArray[Any]]
 
 
-def pack(position: dict[str, Any], groups: dict[str, Sequence[NDArray[Any]]]) -> bytes:
+def pack(position: dict[str, Any], groups: Mapping[str, Sequence[NDArray[Any]]]) -> bytes:
     """Return the bytes of a checkpoint: a JSON-able position, and named groups of arrays."""
     arrays = {f"{name}/{index}": array for name, group in groups.items() for index, array in enumerate(group)}
     document = json.dumps(

@@ -151,17 +151,18 @@ class Fitting:
         if self.asked_to_stop and self.step < self.steps_per_epoch:
             self._keep_checkpoint()
             self._interrupted()
+        validated = self._validate()
         row = {
             "epoch": number + 1,
             "phase": name,
             "loss": self.partial[0] / self.num_examples,
             "accuracy": self.partial[1] / self.num_examples,
-            **self._validate(),
+            **validated,
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": round(time.monotonic() - started, 2),
         }
         self.history.append(row)
-        self.plateau.see(row["val_loss"], phase.learning_rate)
+        self.plateau.see(validated["val_loss"], phase.learning_rate)
         log.info("epoch %s", row)
 
     def _validate(self) -> dict[str, float]:
@@ -188,7 +189,7 @@ class Fitting:
         return own
 
     def _steps(self, number: int) -> Any:
-        """Return the Keras callback that sets the rate of each step, counts, reports and looks for SIGTERM."""
+        """Return the Keras callback that sets each step's rate, counts, reports and heeds SIGTERM."""
         import keras
 
         fitting, name = self, self.phases[self.phase][0]

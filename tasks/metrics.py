@@ -137,7 +137,8 @@ def flips(labels: Labels, plain: Probabilities, tta: Probabilities) -> dict[str,
 
 
 def _bins(confidence: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    return np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+    bins: NDArray[np.int64] = np.ceil(confidence * NUM_BINS).astype(np.int64) - 1
+    return np.clip(bins, 0, NUM_BINS - 1)
 
 
 def _ece(
@@ -169,4 +170,6 @@ def _macro_auc(
         defined[:, k] = pairs > 0
         areas[:, k] = np.divide(ordered, pairs, out=np.zeros(len(counts)), where=pairs > 0)
     num_defined = defined.sum(1)
-    return np.divide(areas.sum(1), num_defined, out=np.full(len(counts), 0.5), where=num_defined > 0)
+    means = np.full(len(counts), 0.5)
+    np.divide(areas.sum(1), num_defined, out=means, where=num_defined > 0)
+    return means

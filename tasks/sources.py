@@ -206,7 +206,8 @@ class ZipSource(Source):
 
     def scan(self) -> Scan:
         """See Source."""
-        files, folders = [], []
+        files: list[str] = []
+        folders: list[str] = []
         for member in self._archive.infolist():
             parts = PurePosixPath(member.filename).parts
             if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
@@ -315,7 +316,7 @@ class NpzSource(Source):
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise broken_archive(self.path, error) from error
         self._spool.flush()
-        return np.memmap(self._spool.name, np.uint8, "r", shape=self._shape)  # type: ignore[call-overload, no-any-return]
+        return np.memmap(self._spool.name, np.uint8, "r", shape=self._shape)
 
 
 class Header(NamedTuple):
@@ -368,21 +369,21 @@ def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
     array_header(archive, name, path)
     try:
         with archive.open(f"{name}.npy") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             return array
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise broken_archive(path, error) from error
 
 
 def _read_header(file: IO[bytes]) -> tuple[Header, int]:
-    version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call, arg-type]
+    version = np.lib.format.read_magic(file)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if read is None:
         raise ValueError(f"npy format {version} is not known")
-    shape, fortran_order, dtype = read(file)  # type: ignore[no-untyped-call]
+    shape, fortran_order, dtype = read(file)
     if fortran_order:
         raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
     return Header(shape, dtype), file.tell()

@@ -19,6 +19,10 @@ class StageConfig(BaseModel):
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
     )
 
+    def resolved(self) -> StageConfig:
+        """Return the config with what must be looked up (the hash of a file it names). Raises ConfigError."""
+        return self
+
     def key_document(self) -> dict[str, Any]:
         """Return what of this config enters the stage key, as JSON values: all of it."""
         return self.model_dump(mode="json")
