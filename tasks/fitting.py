@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.npz"
 PROGRESS_SECONDS = 1.0
 """The shortest time between two reports of progress."""
+VAL_BATCH_SIZE = 256
 
 
 class Fitting:
@@ -53,7 +54,7 @@ class Fitting:
         self.val_shards = [parents.store.path(o.location) for o in ingest.matching("val-")]
         self.num_examples = int(augment.facts["num_examples"])
         self.steps_per_epoch = num_steps(self.num_examples, config.batch_size)
-        self.has_val = bool(ingest.facts["num_examples"]["val"])
+        self.num_val = int(ingest.facts["num_examples"]["val"])
         self.phases: list[tuple[str, TransferConfig | FineTuningConfig]] = [
             (name, phase)
             for name, phase in (("transfer", config.transfer), ("fine-tuning", config.fine_tuning))
@@ -67,6 +68,7 @@ class Fitting:
         self.partial = (0.0, 0.0)  # sums of loss and accuracy over the images of the epoch so far
         self.best = Best(config.early_stopping_patience)
         self.best_weights: checkpoint.Arrays = []
+        self.moving_weights: checkpoint.Arrays = []
         self.plateau = self._new_plateau()
         self.asked_to_stop = False
         self._build()
@@ -140,18 +142,19 @@ class Fitting:
             epoch=number,
             first_step=self.step,
         )
-        if self.step < self.steps_per_epoch:
-            self.model.fit(
-                batches,
-                steps_per_epoch=self.steps_per_epoch - self.step,
-                verbose=0,
-                callbacks=[self._steps(number)],
-                shuffle=False,
-            )
+        self.model.fit(
+            batches,
+            steps_per_epoch=self.steps_per_epoch - self.step,
+            verbose=0,
+            callbacks=[self._steps(number)],
+            shuffle=False,
+        )
         if self.asked_to_stop and self.step < self.steps_per_epoch:
+            self._put_back_weights()
             self._keep_checkpoint()
             self._interrupted()
         validated = self._validate()
+        self._put_back_weights()
         row = {
             "epoch": number + 1,
             "phase": name,
@@ -167,26 +170,27 @@ class Fitting:
 
     def _validate(self) -> dict[str, float]:
         """Measure the weights that would be kept (the averaged ones, with EMA), and keep them if best."""
-        own = self._take_averaged_weights()
         logs = {"val_loss": 0.0, "val_accuracy": 0.0}
-        if self.has_val:
-            batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, 256)
-            loss, accuracy = self.model.evaluate(batches, verbose=0)
+        if self.num_val:
+            batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, VAL_BATCH_SIZE)
+            steps = num_steps(self.num_val, VAL_BATCH_SIZE)
+            loss, accuracy = self.model.evaluate(batches, steps=steps, verbose=0)
             logs = {"val_loss": float(loss), "val_accuracy": float(accuracy)}
-        if self.best.see(len(self.history) + 1, logs["val_accuracy"], logs["val_loss"]) or not self.has_val:
+        if self.best.see(len(self.history) + 1, logs["val_accuracy"], logs["val_loss"]) or not self.num_val:
             self.best_weights = self.model.get_weights()
-        if own is not None:
-            for variable, value in zip(self.model.trainable_variables, own, strict=True):
-                variable.assign(value)
         return logs
 
-    def _take_averaged_weights(self) -> list[Any] | None:
-        """Put the moving averages in the place of the weights; return the weights, or None without EMA."""
-        if not self.config.ema_momentum:
-            return None
-        own = [np.array(variable) for variable in self.model.trainable_variables]
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        return own
+    def _take_weights(self) -> None:
+        """Copy the weights that the optimizer moves: with EMA, `fit` ends by writing their averages over them."""
+        if self.config.ema_momentum:
+            self.moving_weights = [variable.numpy() for variable in self.model.trainable_variables]
+
+    def _put_back_weights(self) -> None:
+        """Undo what the end of `fit` did to the weights, so that the next step goes on from them."""
+        if self.moving_weights:
+            for variable, value in zip(self.model.trainable_variables, self.moving_weights, strict=True):
+                variable.assign(value)
+        self.moving_weights = []
 
     def _steps(self, number: int) -> Any:
         """Return the Keras callback that sets each step's rate, counts, reports and heeds SIGTERM."""
@@ -230,6 +234,9 @@ class Fitting:
                 if fitting.asked_to_stop:
                     self.model.stop_training = True
 
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                fitting._take_weights()
+
         return Steps()
 
     def epoch_steps_before(self) -> int:
@@ -264,8 +271,8 @@ class Fitting:
             "plateau": state(self.plateau),
         }
         groups = {
-            "model": [np.array(variable) for variable in self.model.variables],
-            "optimizer": [np.array(variable) for variable in self.model.optimizer.variables],
+            "model": [variable.numpy() for variable in self.model.variables],
+            "optimizer": [variable.numpy() for variable in self.model.optimizer.variables],
             "best": self.best_weights,
         }
         self.draft.keep(CHECKPOINT, checkpoint.pack(position, groups))
