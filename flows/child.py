@@ -5,7 +5,8 @@ another. It opens the store itself, reports progress over a pipe, and stops when
 `WorkerPool` lends workers to the threads that write shards.
 
 A worker ignores the keyboard's interrupt: the parent gets it, and ends the worker with SIGTERM, which lets
-training keep a checkpoint first.
+training keep a checkpoint first. What libraries print in a worker goes to a temporary file, of which an error
+shows the end: a run's own output stays readable.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,6 +37,8 @@ STOP_SECONDS = 60.0
 """How long a worker may take to keep a checkpoint after SIGTERM before it is killed."""
 POLL_SECONDS = 0.5
 """How often a waiting parent looks at its deadline and at the worker's life."""
+TAIL_BYTES = 2000
+"""How much of what a worker printed is shown when it died."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,11 @@ class Job:
 class Worker:
     """One spawned process that does jobs, one at a time."""
 
-    def __init__(self, log_level: int = logging.WARNING) -> None:
+    def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, log_level), daemon=True)
+        self._said = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".log")
+        self._process = context.Process(target=_serve, args=(theirs, self._said.name), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -112,14 +116,18 @@ class Worker:
             self._process.kill()
             self._process.join()
         self._connection.close()
+        self._said.close()
 
     def _died(self, job: Job) -> StageError:
         self._process.join(POLL_SECONDS)
         code = self._process.exitcode or 0
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = " The kernel does this when memory runs out." if code == -signal.SIGKILL else ""
+        self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - TAIL_BYTES))
+        said = self._said.read().decode(errors="replace").strip()
         return StageError(
             f"The process that did {job.inputs.stage} ended with {cause}.{hint}",
+            received=f"the last it said:\n{said}" if said else "",
             remedy="Run the same command again: it goes on from what is complete.",
         )
 
@@ -163,11 +171,13 @@ class WorkerPool:
                 worker.stop()
 
 
-def _serve(connection: Connection, log_level: int) -> None:
+def _serve(connection: Connection, said: str) -> None:
     """Do the jobs that come over the pipe until it closes. Runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(stream=sys.stderr, level=log_level, format="%(name)s: %(message)s")
+    with open(said, "ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -179,18 +189,14 @@ def _serve(connection: Connection, log_level: int) -> None:
         except HemaflowError as error:
             connection.send(("error", error))
         except Exception as error:
-            summary = f"{type(error).__name__}: {error}"
-            print(traceback.format_exc(), file=sys.stderr, flush=True)
-            connection.send(
-                (
-                    "error",
-                    StageError(
-                        f"{job.inputs.stage} failed: {summary}",
-                        where=f"{job.module}.{job.function}",
-                        remedy="The stack trace is above; what was complete is kept.",
-                    ),
-                )
+            # A mistake of ours, not of the user: whoever repairs it needs the stack trace.
+            failure = StageError(
+                f"{job.inputs.stage} failed: {type(error).__name__}: {error}",
+                received=traceback.format_exc(),
+                where=f"{job.module}.{job.function}",
+                remedy="What was complete is kept: the same command goes on from there.",
             )
+            connection.send(("error", failure))
         else:
             connection.send(("done", result))
 

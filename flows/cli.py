@@ -16,22 +16,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.console import ConsoleObserver
+from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
-from flows.record import RunRecord, find_run, runs
+from flows.record import RunRecord, find_run, runs, trained_model
 from flows.run import Run, RunRequest
 from flows.stages import STAGE_NAMES
 from infra.errors import ConfigError, HemaflowError, nearest
 from infra.manifest import load_manifest
 from infra.settings import Settings
 from infra.store import Store, open_store
+from tasks.check import check_submission
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Data = Annotated[
     str,
@@ -168,6 +169,71 @@ def report(run_id: RunId = "", store: StoreUrl = "") -> None:
             remedy="Run the same command again to go on with it.",
         )
     print(path)
+
+
+@app.command()
+def check(
+    submission: Annotated[Path, typer.Argument(help="The zip.")],
+    data: Annotated[str, typer.Option("--data", help="Pictures with known classes, as for `run`.")],
+    split: Annotated[
+        str, typer.Option(help="all, train, val or test; by default test where the source has splits.")
+    ] = "",
+    size: Annotated[int, typer.Option(help="Pictures are brought to this square, in pixels.", min=1)] = 96,
+    as_json: Json = False,
+) -> None:
+    """Score a submission on pictures of your own. The code in the zip is run with your rights."""
+    if split not in ("", "all", "train", "val", "test"):
+        raise ConfigError(
+            f"--split {split}: there is no such split.",
+            expected=nearest(split, ["all", "train", "val", "test"]),
+        )
+    with err.status("running the submission"):
+        card = check_submission(submission, data, Settings(), split=split, size_pixels=size)  # type: ignore[arg-type]
+    for ref, reason in card.unreadable.items():
+        err.print(f"left out {ref}: {reason}", markup=False)
+    if as_json:
+        print(json.dumps(card._asdict(), indent=1))
+        return
+    low, high = card.interval
+    out.print(f"images            {card.num_images} ({card.split})")
+    out.print(f"accuracy          {card.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    out.print(f"balanced accuracy {card.balanced_accuracy:.4f}")
+    out.print(f"macro F1          {card.macro_f1:.4f}")
+    out.print(f"seconds           {card.seconds:.1f}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for heading in ("precision", "recall", "f1", "images"):
+        table.add_column(heading, justify="right")
+    for row in card.per_class:
+        numbers = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["class"], *numbers, str(row["support"]))
+    out.print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG files.")],
+    run_id: Annotated[
+        str, typer.Option("--run", help="The run whose model is used; the newest if left out.")
+    ] = "",
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Name the cells in image files with the model of a run."""
+    opened = _store(store)
+    model = trained_model(opened, run_id)
+    with silenced():
+        from tasks.predict import predict_images
+
+        named = predict_images(
+            model.path, images, model.image_size_pixels, model.classes, model.views, model.fit_method
+        )
+    if as_json:
+        print(json.dumps(named, indent=1))
+        return
+    for result in named:
+        likeliest = ", ".join(f"{top['class']} {top['probability']:.4f}" for top in result["top"])
+        out.print(f"{result['image']}: {likeliest}", markup=False)
 
 
 def main() -> None:

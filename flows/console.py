@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -55,18 +59,32 @@ class ConsoleObserver:
             self._bars.update(self._bar[1], completed=done, total=total, text=text)
         elif done == total or time.monotonic() - self._last_line >= PLAIN_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(f"{stage:<9} {done}/{total} {_escaped(text)}", highlight=False)
+            self._console.print(f"{stage:<9} {done}/{total} {_escaped(text)}")
 
     def ends(self, decision: Decision, seconds: float) -> None:
         """See Observer."""
         self._end_bar()
         verb = f"reused: {decision.reason}" if decision.state == "reuse" else f"done in {seconds:.1f} s"
-        self._console.print(f"[bold]{decision.stage:<9}[/] {_escaped(verb)}", highlight=False)
+        self._console.print(f"[bold]{decision.stage:<9}[/] {_escaped(verb)}")
 
     def _end_bar(self) -> None:
         if self._bar is not None:
             self._bars.remove_task(self._bar[1])
             self._bar = None
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what libraries print below Python (TensorFlow's C++) off stderr; errors are raised as ever."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _escaped(text: str) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.errors import UserError, nearest
 from infra.fingerprint import ROOT
-from infra.manifest import canonical_json
+from infra.manifest import canonical_json, load_manifest
 from infra.store import Store
 
 
@@ -87,6 +89,52 @@ def find_run(store: Store, run: str = "") -> RunRecord:
             remedy="List them with: hemaflow runs",
         )
     return RunRecord.model_validate_json(store.get(f"runs/{matches[0]}.json"))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What is needed to use the model of a run.
+
+    Attributes:
+        path: The local file model.keras.
+        classes: Names of the labels 0, 1, …
+        image_size_pixels: Height and width that it takes.
+        fit_method: How ingest brought pictures that are not square to that size.
+        views: The views that evaluate averaged over; the image alone where the run ended before.
+    """
+
+    path: Path
+    classes: list[str]
+    image_size_pixels: int
+    fit_method: str
+    views: tuple[str, ...]
+
+
+def trained_model(store: Store, run: str = "") -> TrainedModel:
+    """Return the model of a run, or of the newest run that has one. Raises UserError."""
+    candidates = [find_run(store, run)] if run else list(runs(store))[::-1]
+    for record in candidates:
+        manifests = {
+            stage.stage: found[0]
+            for stage in record.stages
+            if (found := load_manifest(store, stage.stage, stage.key))
+        }
+        if "train" in manifests and "ingest" in manifests:
+            ingest, evaluate = manifests["ingest"], manifests.get("evaluate")
+            return TrainedModel(
+                path=manifests["train"].path(store, "model.keras"),
+                classes=ingest.facts["classes"],
+                image_size_pixels=ingest.facts["image_size_pixels"],
+                fit_method=ingest.inputs.config["fit"],
+                views=tuple(evaluate.facts["tta_views"]) if evaluate else ("identity",),
+            )
+    raise UserError(
+        f"Run {candidates[0].run} has no model: it did not come to the end of train."
+        if run and candidates
+        else "No run in this store has a model.",
+        where=store.url,
+        remedy="Train one: hemaflow run",
+    )
 
 
 def git_revision() -> str:

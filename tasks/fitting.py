@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from infra.errors import Interrupted, StageError
 from tasks import checkpoint
 from tasks.feed import num_steps, training_batches, validation_batches
@@ -181,7 +179,7 @@ class Fitting:
         return logs
 
     def _take_weights(self) -> None:
-        """Copy the weights that the optimizer moves: with EMA, `fit` ends by writing their averages over them."""
+        """Copy the weights as the optimizer left them: with EMA, `fit` ends by overwriting them."""
         if self.config.ema_momentum:
             self.moving_weights = [variable.numpy() for variable in self.model.trainable_variables]
 

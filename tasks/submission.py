@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -50,6 +50,8 @@ class Outcome(NamedTuple):
     """int64[n], as `Model.predict` returned them."""
     versions: dict[str, str]
     """The interpreter and the libraries that it ran under."""
+    classes: tuple[str, ...]
+    """The names of labels 0, 1, … where `Model.classes` tells them."""
 
 
 def model_code(classes: Sequence[str], chosen_views: Sequence[str], batch_size: int) -> str:
@@ -125,9 +127,9 @@ def run_submission(
         for folder in (submission, cwd, home):
             folder.mkdir()
         unpack(zip_path, submission)
-        labels, versions, said = root / "labels.npy", root / "versions.json", root / "said.txt"
+        labels, about, said = root / "labels.npy", root / "about.json", root / "said.txt"
         script = Path(submission_runner.__file__).resolve()
-        arguments = [submission, images_path.resolve(), labels, versions, chunk_size]
+        arguments = [submission, images_path.resolve(), labels, about, chunk_size]
         with said.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-B", str(script), *map(str, arguments)],
@@ -147,14 +149,33 @@ def run_submission(
                     ) from None
                 finally:
                     process.kill()
-        if status != 0 or not labels.is_file() or not versions.is_file():
+        if status != 0 or not labels.is_file() or not about.is_file():
             raise StageError(
                 "The submission cannot be run on its own.",
                 expected="Model().predict(X) to work with keras, tensorflow and numpy alone",
                 received=f"exit status {status}; the last it said:\n{_tail(said)}",
                 where=zip_path.name,
             )
-        return Outcome(np.load(labels, allow_pickle=False), json.loads(versions.read_text(encoding="utf-8")))
+        told = json.loads(about.read_text(encoding="utf-8"))
+        return Outcome(np.load(labels, allow_pickle=False), told["versions"], tuple(told["classes"]))
+
+
+def write_images(path: Path, size_pixels: int, batches: Iterable[NDArray[np.uint8]]) -> int:
+    """Write batches of uint8[b, S, S, 3] to one .npy as they come; return how many images they held."""
+    count, header = 0, {"descr": "|u1", "fortran_order": False}
+    with path.open("wb") as file:
+
+        def write_header() -> None:
+            shape = (count, size_pixels, size_pixels, 3)
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+
+        write_header()  # its room does not depend on the count: numpy leaves space for it to grow
+        for batch in batches:
+            file.write(batch.tobytes())
+            count += len(batch)
+        file.seek(0)
+        write_header()
+    return count
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Run a submission as its judges would: a script for a fresh interpreter, standing alone.
 
-    python -I submission_runner.py FOLDER IMAGES LABELS VERSIONS CHUNK_SIZE
+    python -I submission_runner.py FOLDER IMAGES LABELS ABOUT CHUNK_SIZE
 
 FOLDER holds model.py and what it needs; IMAGES is a .npy of uint8[n, H, W, 3]. Writes LABELS, a .npy of
-int64[n], and VERSIONS, the JSON of the interpreter and the libraries that made them. Reads the images
-CHUNK_SIZE at a time from a memory map. Ends when its standard input is closed: it never outlives the process
-that started it.
+int64[n], and ABOUT, a JSON document: the versions of the interpreter and the libraries, and the names of the
+classes where the model tells them. Reads the images CHUNK_SIZE at a time from a memory map. Ends when its
+standard input is closed: it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Refuse:
         return None
 
 
-def main(folder: str, images_path: str, labels_path: str, versions_path: str, chunk_size: str) -> None:
+def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk_size: str) -> None:
     """Load the submission, name the images, write the labels."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.meta_path.insert(0, Refuse())
@@ -69,7 +69,8 @@ def main(folder: str, images_path: str, labels_path: str, versions_path: str, ch
     np.save(labels_path, labels, allow_pickle=False)
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     versions["python"] = f"{platform.python_implementation()} {platform.python_version()}"
-    Path(versions_path).write_text(json.dumps(versions, sort_keys=True), encoding="utf-8")
+    about = {"versions": versions, "classes": [str(name) for name in getattr(model, "classes", ())]}
+    Path(about_path).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,7 @@ from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from tasks.records import read_batches
 from tasks.stage import Parents, StageConfig
-from tasks.submission import model_code, pack, run_submission, scratch_folder
+from tasks.submission import model_code, pack, run_submission, scratch_folder, write_images
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         _write_images(parents, images_path, len(reported.ids))
         draft.progress(2, 3, f"naming {len(reported.ids)} test images with the package alone")
         chunk_size = batch_size * max(1, 1024 // batch_size)
-        labels, versions = run_submission(zip_path, images_path, chunk_size=chunk_size)
+        labels, versions, _ = run_submission(zip_path, images_path, chunk_size=chunk_size)
         _compare(reported, labels, classes)
         size_bytes = draft.put_file("submission.zip", zip_path).size_bytes
     accuracy = float(np.mean(labels == reported.labels))
@@ -147,13 +147,8 @@ def _write_images(parents: Parents, path: Path, num_images: int) -> None:
     size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
     shards = [ingest.path(parents.store, shard.name) for shard in ingest.matching("test-")]
     _leave_accelerators()
-    written = 0
-    with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, size, size, 3)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for batch in read_batches(shards, size, num_classes, 256).as_numpy_iterator():
-            file.write(batch["image"].tobytes())
-            written += len(batch["image"])
+    batches = read_batches(shards, size, num_classes, 256).as_numpy_iterator()
+    written = write_images(path, size, (batch["image"] for batch in batches))
     if written != num_images:
         raise StageError(
             "The report is not about this test split.",

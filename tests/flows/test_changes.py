@@ -9,11 +9,12 @@ from infra.errors import ConfigError
 
 def test_changes_are_json_or_text() -> None:
     changed = change(
-        PipelineConfig(), ["augment.copies=3", "evaluate.tta=none", "augment.keep_original=true"]
+        PipelineConfig(),
+        ["train.batch_size=32", "evaluate.tta=none", "train.fine_tuning.train_batch_norm=false"],
     )
-    assert changed.augment.copies == 3
+    assert changed.train.batch_size == 32
     assert changed.evaluate.tta == "none"
-    assert changed.augment.keep_original is True
+    assert changed.train.fine_tuning.train_batch_norm is False
     assert PipelineConfig() == change(PipelineConfig(), [])
 
 

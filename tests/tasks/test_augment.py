@@ -50,7 +50,8 @@ def picture(row: int) -> np.ndarray:
     rng = np.random.default_rng(row)
     walk = rng.integers(-6, 7, (SIZE, SIZE, 3)).cumsum(0).cumsum(1) + 100
     walk[..., row % 3] += 60
-    return np.clip(walk, 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(walk, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Parents:

@@ -10,8 +10,9 @@ from tasks.checkpoint import pack, unpack
 
 
 def test_what_was_packed_is_unpacked() -> None:
-    groups = {"model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.int64(7)], "best": []}
-    position, unpacked = unpack(pack({"epoch": 3, "history": [{"loss": 0.5}]}, groups))  # type: ignore[arg-type]
+    arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7)]
+    groups: dict[str, list[np.ndarray]] = {"model": arrays, "best": []}
+    position, unpacked = unpack(pack({"epoch": 3, "history": [{"loss": 0.5}]}, groups))
     assert position == {"epoch": 3, "history": [{"loss": 0.5}]}
     assert unpacked["best"] == []
     for packed, array in zip(groups["model"], unpacked["model"], strict=True):

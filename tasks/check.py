@@ -1,0 +1,175 @@
+"""Score a submission on pictures of one's own: what `hemaflow check` shows.
+
+Reads a submission zip and a data source; writes nothing. The submission is run by a fresh interpreter that
+cannot import this project, as its judges would run it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.errors import DataError
+from infra.settings import Settings
+from tasks.index import Split
+from tasks.sources import Item, Source, Unreadable, fit, open_source
+from tasks.submission import Outcome, run_submission, scratch_folder, write_images
+
+
+class Scorecard(NamedTuple):
+    """How a submission did."""
+
+    split: str
+    """The split that was scored: `all` or that of the source."""
+    num_images: int
+    accuracy: float
+    interval: tuple[float, float]
+    """95 %, of the accuracy (Wilson, 1927)."""
+    balanced_accuracy: float
+    macro_f1: float
+    per_class: list[dict[str, Any]]
+    """class, precision, recall, f1, support; in label order."""
+    unreadable: dict[str, str]
+    """Pictures that were left out, with the reason."""
+    seconds: float
+    """What the submission took, its start included."""
+    versions: dict[str, str]
+    """Of the interpreter and the libraries that it ran under."""
+
+
+def check_submission(
+    zip_path: Path,
+    data: str,
+    settings: Settings,
+    *,
+    split: Split | Literal["all", ""] = "",
+    size_pixels: int = 96,
+    fit_method: str = "crop",
+) -> Scorecard:
+    """Return the scores of a submission on the pictures of a source, as they are: nothing is cleaned.
+
+    Args:
+        zip_path: The submission. Its code is run with the caller's rights.
+        data: What `--data` names.
+        settings: Where things are on this machine.
+        split: The split to score where the source has splits of its own; "" is test there, else all.
+        size_pixels: Pictures are brought to this square.
+        fit_method: How; see `tasks.sources.fit`.
+
+    Raises:
+        DataError: The zip or the source cannot be used, or the submission knows other classes.
+        StageError: The submission failed.
+    """
+    with open_source(data, settings) as source, scratch_folder() as folder:
+        scan = source.scan()
+        chosen, items = _of_split(scan.items, split, source.name)
+        images_path = folder / "images.npy"
+        readable: list[Item] = []
+        unreadable: dict[str, str] = {}
+        pixels = _read(source, items, size_pixels, fit_method, readable, unreadable)
+        write_images(images_path, size_pixels, pixels)
+        if not readable:
+            raise DataError("None of the pictures can be read.", received=next(iter(unreadable.values())))
+        started = time.monotonic()
+        outcome = run_submission(zip_path, images_path)
+        seconds = time.monotonic() - started
+    classes = _classes(outcome, scan.classes, zip_path)
+    labels = np.array([classes.index(item.class_name) for item in readable], np.int64)
+    return _scorecard(labels, outcome, classes, chosen, unreadable, seconds)
+
+
+def _of_split(items: Sequence[Item], split: str, name: str) -> tuple[str, Sequence[Item]]:
+    present = {item.split for item in items}
+    chosen = split or ("all" if present == {""} else "test")
+    if chosen == "all":
+        return chosen, items
+    of_split = [item for item in items if item.split == chosen]
+    if not of_split:
+        raise DataError(
+            f"The source has no {chosen} split.",
+            received=", ".join(sorted(present - {""})) or "no splits",
+            where=name,
+            remedy="Score all of it with: --split all",
+        )
+    return chosen, of_split
+
+
+def _read(
+    source: Source,
+    items: Sequence[Item],
+    size_pixels: int,
+    fit_method: str,
+    readable: list[Item],
+    unreadable: dict[str, str],
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield uint8[1, S, S, 3] for each picture that can be read, and say which could."""
+    for item in items:
+        try:
+            pixels = fit(source.read(item.ref), size_pixels, fit_method)
+        except Unreadable as error:
+            unreadable[item.ref] = str(error)
+        else:
+            readable.append(item)
+            yield pixels[None]
+
+
+def _classes(outcome: Outcome, found: Sequence[str], zip_path: Path) -> list[str]:
+    """Return the names of labels 0, 1, …: those the submission tells, else those of the source."""
+    if not outcome.classes:
+        return list(found)
+    unknown = [name for name in found if name not in outcome.classes]
+    if unknown:
+        raise DataError(
+            "The submission does not know classes of the data.",
+            expected=", ".join(outcome.classes),
+            received=", ".join(unknown),
+            where=zip_path.name,
+            remedy="Name the folders of the data as the classes of the submission.",
+        )
+    return list(outcome.classes)
+
+
+def _scorecard(
+    labels: NDArray[np.int64],
+    outcome: Outcome,
+    classes: Sequence[str],
+    split: str,
+    unreadable: dict[str, str],
+    seconds: float,
+) -> Scorecard:
+    from scipy.stats import binomtest
+    from sklearn.metrics import precision_recall_fscore_support
+
+    predicted = outcome.labels
+    present = np.unique(labels)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=present, zero_division=0
+    )
+    right = int((predicted == labels).sum())
+    interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
+    return Scorecard(
+        split=split,
+        num_images=len(labels),
+        accuracy=right / len(labels),
+        interval=(float(interval.low), float(interval.high)),
+        balanced_accuracy=float(recall.mean()),
+        macro_f1=float(f1.mean()),
+        per_class=[
+            {
+                "class": classes[label],
+                "precision": float(precision[row]),
+                "recall": float(recall[row]),
+                "f1": float(f1[row]),
+                "support": int(support[row]),
+            }
+            for row, label in enumerate(present)
+        ],
+        unreadable=unreadable,
+        seconds=round(seconds, 2),
+        versions=outcome.versions,
+    )
