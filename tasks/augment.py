@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -27,11 +26,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from infra.draft import Draft
-from infra.errors import DataError, StageError, StoreFull
+from infra.errors import DataError, StageError
 from infra.manifest import Manifest, StoredObject
 from tasks.layers import LayerConfig
 from tasks.preview import Example, draw_sheet
 from tasks.records import decode, encode, record_bytes, write_shard
+from tasks.scratch import scratch_folder
 from tasks.shards import Shard, plan_shards, spans
 from tasks.stage import Parents, StageConfig
 
@@ -95,10 +95,10 @@ def write(parents: Parents, config: AugmentConfig, draft: Draft, shard: Shard) -
     if complete is not None:
         return complete
     _settle_runtime()
-    with tempfile.TemporaryDirectory(prefix="hemaflow-") as folder:
-        path = Path(folder) / shard.name
+    with scratch_folder() as folder:
+        path = folder / shard.name
         records = _records(_read(parents, shard.first, shard.num_images), config, shard)
-        num_records = _write_shard(path, (encode(*record) for record in records))
+        num_records = write_shard(path, (encode(*record) for record in records))
         stored = draft.put_file(shard.name, path, num_records=num_records)
     return draft.commit_part(stored)
 
@@ -363,21 +363,6 @@ def _settle_runtime() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.set_visible_devices([], "GPU")
-
-
-def _write_shard(path: Path, records: Iterator[bytes]) -> int:
-    """Write a shard to a local file. Raises StoreFull."""
-    import tensorflow as tf
-
-    try:
-        return write_shard(path, records)
-    # What TensorFlow makes of ENOSPC, and of EFBIG.
-    except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
-        raise StoreFull(
-            "The disk is full: this shard was not kept.",
-            where=str(path.parent),
-            remedy="Free some space, or set TMPDIR to a folder that has some; then run the same command.",
-        ) from error
 
 
 class _Source(NamedTuple):

@@ -52,7 +52,7 @@ class BloodMnistSource(Source):
         if name not in releases:
             raise ConfigError(f"There is no {name!r}.", expected=nearest(name, releases))
         self.name, self._release, self._settings = name, releases[name], settings
-        self._pixels: NDArray[np.uint8] | None = None
+        self._pixels: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), np.uint8)
         self._rows: dict[str, int] = {}
         self._spool: Any = None
 
@@ -86,12 +86,9 @@ class BloodMnistSource(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
-        if self._pixels is None:
-            self.scan()
-        return np.array(self._pixels[self._rows[ref]])  # type: ignore[index]
+        return np.array(self._pixels[self._rows[ref]])
 
     def close(self) -> None:
         """See Source."""
-        self._pixels = None
         if self._spool is not None:
             self._spool.close()

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from infra.errors import DataError
-from tasks.sources import PBC_CLASSES, open_zip, read_array
+from tasks.sources import PBC_CLASSES, open_zip, read_array, stream_rows
 
 if TYPE_CHECKING:
     from tasks.bloodmnist import Release
@@ -51,7 +51,8 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         path = self._manual_file if self._manual_file.is_file() else self._download(dl_manager)
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != self._release.md5:
             raise DataError(
                 f"{self._release.file} is not the published file.",
@@ -64,10 +65,10 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _generate_examples(self, path: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         with open_zip(path) as archive:
-            images = read_array(archive, f"{split}_images", path)
             labels = read_array(archive, f"{split}_labels", path).reshape(-1)
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield index, {"image": image, "label": int(label), "index": index}
+            images = stream_rows(archive, f"{split}_images", path)
+            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield index, {"image": image, "label": int(label), "index": index}
 
     def _download(self, dl_manager: Any) -> Path:
         try:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from infra.errors import DataError
 from infra.settings import Settings
 from tasks.index import Split
+from tasks.scratch import scratch_folder
 from tasks.sources import Item, Source, Unreadable, fit, open_source
-from tasks.submission import Outcome, run_submission, scratch_folder, write_images
+from tasks.submission import Outcome, run_submission, write_images
 
 
 class Scorecard(NamedTuple):

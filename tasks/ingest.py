@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from infra.settings import Settings
 from tasks.cleaning import Hashed, clean, perceptual_hash
 from tasks.index import SPLITS, Row, Split, write_index
 from tasks.records import encode, one_hot, record_bytes, shard_name, write_shard
+from tasks.scratch import scratch_folder
 from tasks.sources import Finding, Item, Source, Unreadable, fit, open_source
 from tasks.splitting import split_groups
 from tasks.stage import Parents, StageConfig
@@ -79,7 +79,7 @@ class IngestConfig(StageConfig):
 
 def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
     """Write the data set. Raises DataError where the source holds nothing to learn from."""
-    with open_source(parents.data, Settings()) as source:
+    with scratch_folder() as folder, open_source(parents.data, Settings()) as source:
         scan = source.scan()
         pictures, unreadable = _hash_all(source, scan.items, config, draft)
         cleaned = clean(
@@ -92,9 +92,8 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
         _require_two(classes, source.name, findings)
         rows = _rows(cleaned.kept, cleaned.groups, classes, config)
         for split in SPLITS:
-            _write_split(
-                source, [row for row in rows if row.split == split], split, len(classes), config, draft
-            )
+            of_split = [row for row in rows if row.split == split]
+            _write_split(source, of_split, split, len(classes), config, draft, folder / "shard")
     draft.put("index.csv", write_index(rows))
     found = [finding._asdict() for finding in sorted(findings, key=lambda f: (f.kind, f.items))]
     draft.put("findings.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
@@ -171,8 +170,15 @@ def _rows(
 
 
 def _write_split(
-    source: Source, rows: Sequence[Row], split: Split, num_classes: int, config: IngestConfig, draft: Draft
+    source: Source,
+    rows: Sequence[Row],
+    split: Split,
+    num_classes: int,
+    config: IngestConfig,
+    draft: Draft,
+    path: Path,
 ) -> None:
+    """Write the shards of a split, one after another over the same local file."""
     per_shard = max(1, config.shard_bytes // record_bytes(config.image_size_pixels, num_classes))
     num_shards = -(-len(rows) // per_shard)
 
@@ -183,12 +189,10 @@ def _write_split(
         for row, pixels in zip(shard_rows, _in_order(read, shard_rows), strict=True):
             yield encode(row.id, pixels, one_hot(row.label, num_classes))
 
-    with tempfile.TemporaryDirectory(prefix="hemaflow-") as folder:
-        path = Path(folder) / "shard"
-        for number in range(num_shards):
-            count = write_shard(path, records(rows[number * per_shard : (number + 1) * per_shard]))
-            draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
-            draft.progress(number + 1, num_shards, f"writing {split}")
+    for number in range(num_shards):
+        count = write_shard(path, records(rows[number * per_shard : (number + 1) * per_shard]))
+        draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
+        draft.progress(number + 1, num_shards, f"writing {split}")
 
 
 def _require_two(classes: Sequence[str], name: str, findings: Sequence[Finding]) -> None:

@@ -15,7 +15,7 @@ import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -93,7 +93,10 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Scan:
-        """List the pictures, in an order that depends on the content alone. Raises DataError."""
+        """List the pictures, in an order that depends on the content alone. Raises DataError.
+
+        Comes before any `read`.
+        """
 
     @abstractmethod
     def read(self, ref: str) -> NDArray[np.uint8]:
@@ -242,7 +245,7 @@ class NpzSource(Source):
         self.path, self.name = path, path.name
         with open_zip(path) as archive:
             self._shape = self._check(archive)
-        self._images: NDArray[np.uint8] | None = None
+        self._images: NDArray[np.uint8] = np.zeros((0, *self._shape[1:]), np.uint8)
         self._spool: Any = None
 
     def content_digest(self) -> str:
@@ -253,6 +256,7 @@ class NpzSource(Source):
         """See Source."""
         with open_zip(self.path) as archive:
             labels = read_array(archive, "labels", self.path).reshape(-1)
+            self._images = self._unpacked(archive)
         out_of_range = np.flatnonzero((labels < 0) | (labels >= len(PBC_CLASSES)))
         if len(out_of_range):
             raise DataError(
@@ -268,13 +272,10 @@ class NpzSource(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
-        if self._images is None:
-            self._images = self._unpacked()
         return np.array(self._images[int(ref.removeprefix("row "))])
 
     def close(self) -> None:
         """See Source."""
-        self._images = None
         if self._spool is not None:
             self._spool.close()
 
@@ -305,16 +306,11 @@ class NpzSource(Source):
             )
         return images.shape
 
-    def _unpacked(self) -> NDArray[np.uint8]:
+    def _unpacked(self, archive: zipfile.ZipFile) -> NDArray[np.uint8]:
         """Return the images as a memory map over a temporary file: rows on demand, in bounded memory."""
         self._spool = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".raw")
-        with open_zip(self.path) as archive, archive.open("images.npy") as member:
-            _read_header(member)
-            try:
-                while chunk := member.read(1 << 22):
-                    self._spool.write(chunk)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise broken_archive(self.path, error) from error
+        for row in stream_rows(archive, "images", self.path):
+            self._spool.write(row.data)
         self._spool.flush()
         return np.memmap(self._spool.name, np.uint8, "r", shape=self._shape)
 
@@ -371,6 +367,20 @@ def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
         with archive.open(f"{name}.npy") as file:
             array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             return array
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise broken_archive(path, error) from error
+
+
+def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[Any]]:
+    """Yield the rows of an array of an npz, one after another: in bounded memory. Raises DataError."""
+    header = array_header(archive, name, path)
+    shape = header.shape[1:]
+    num_bytes = int(np.prod(shape, dtype=object)) * header.dtype.itemsize
+    try:
+        with archive.open(f"{name}.npy") as file:
+            _read_header(file)
+            for _ in range(header.shape[0]):
+                yield np.frombuffer(file.read(num_bytes), header.dtype).reshape(shape)
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise broken_archive(path, error) from error
 
@@ -518,10 +528,13 @@ def fit(pixels: NDArray[np.uint8], size_pixels: int, method: str) -> NDArray[np.
 
     if pixels.shape[:2] == (size_pixels, size_pixels):
         return pixels
+    if method == "crop":
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
     image, size = Image.fromarray(pixels), (size_pixels, size_pixels)
     bicubic = Image.Resampling.BICUBIC
-    if method == "crop":
-        return np.asarray(ImageOps.fit(image, size, bicubic))
     if method == "pad":
         return np.asarray(ImageOps.pad(image, size, bicubic))
     return np.asarray(image.resize(size, bicubic))

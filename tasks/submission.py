@@ -10,26 +10,24 @@ folder and never fills the disk; a submission is run by an interpreter that cann
 from __future__ import annotations
 
 import ast
-import errno
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import DataError, StageError, StoreFull
+from infra.errors import DataError, StageError
 from tasks import submission_model, submission_runner, views
+from tasks.scratch import scratch_folder
 
 # What a submission may unpack to: above any backbone of keras.applications (the largest, ConvNeXtXLarge,
 # holds 1.4 GB of float32 weights), below what fills a disk.
@@ -176,22 +174,6 @@ def write_images(path: Path, size_pixels: int, batches: Iterable[NDArray[np.uint
         file.seek(0)
         write_header()
     return count
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Give an empty folder that goes away. Raises StoreFull where what is written to it finds no space."""
-    with tempfile.TemporaryDirectory(prefix="hemaflow-") as name:
-        try:
-            yield Path(name).resolve()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreFull(
-                "The disk for temporary files is full: nothing was kept.",
-                where=name,
-                remedy="Free some space, or set TMPDIR to a larger disk; then run the same command.",
-            ) from error
 
 
 def _check(zip_path: Path, members: Sequence[zipfile.ZipInfo]) -> None:

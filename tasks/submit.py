@@ -29,8 +29,9 @@ from infra.draft import Draft
 from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from tasks.records import read_batches
+from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
-from tasks.submission import model_code, pack, run_submission, scratch_folder, write_images
+from tasks.submission import model_code, pack, run_submission, write_images
 
 log = logging.getLogger(__name__)
 

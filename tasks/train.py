@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from infra.store import file_sha256
 from tasks.backbones import check_backbone
 from tasks.fitting import Fitting
 from tasks.model import OnlineLayer
+from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
 
 log = logging.getLogger(__name__)
@@ -150,8 +150,8 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
         fitting = Fitting(parents, config, draft)
         fitting.run()
         model = fitting.finished_model()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
+    with scratch_folder() as folder:
+        path = folder / "model.keras"
         model.save(path)
         draft.put_file("model.keras", path)
     draft.put("history.json", json.dumps(fitting.history, indent=1).encode())

@@ -60,7 +60,7 @@ def test_the_middle_square_is_read(tmp_path: Path) -> None:
     image = fit(predict.read_image(tmp_path / "wide.png"), 8, "crop")
     assert image.shape == (8, 8, 3)
     assert image.dtype == np.uint8
-    assert (image[:, 1:-1] == (10, 200, 30)).all()
+    np.testing.assert_allclose(image, np.broadcast_to((10, 200, 30), image.shape), atol=2)
 
 
 def test_text_named_jpg_cut_file_and_no_file_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.splitting import split_groups
+
+PICTURES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=120)
+
+
+@given(PICTURES, st.floats(0, 0.4), st.floats(0, 0.4), st.integers(0, 5))
+def test_a_group_is_never_divided(
+    pictures: list[tuple[int, int]], val_share: float, test_share: float, seed: int
+) -> None:
+    labels, groups = [label for label, _ in pictures], [group for _, group in pictures]
+    splits = split_groups(labels, groups, val_share=val_share, test_share=test_share, seed=seed)
+    assert len(splits) == len(pictures)
+    for group in set(groups):
+        assert len({split for split, own in zip(splits, groups, strict=True) if own == group}) == 1
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_every_class_is_split_by_the_shares(labels: list[int], val_share: float, test_share: float) -> None:
+    splits = split_groups(labels, range(len(labels)), val_share=val_share, test_share=test_share, seed=0)
+    for label, total in Counter(labels).items():
+        counts = Counter(split for split, own in zip(splits, labels, strict=True) if own == label)
+        assert abs(counts["val"] - val_share * total) <= 1
+        assert abs(counts["test"] - test_share * total) <= 1
+
+
+def test_the_seed_shuffles_and_nothing_else_does() -> None:
+    labels, groups = [0, 1] * 50, range(100)
+
+    def split(seed: int) -> list[str]:
+        return list(split_groups(labels, groups, val_share=0.2, test_share=0.2, seed=seed))
+
+    assert split(1) == split(1)
+    assert split(1) != split(2)
