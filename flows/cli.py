@@ -1,13 +1,14 @@
 """The command `hemaflow`.
 
 Results go to stdout, everything else to stderr. Exit code 0; 2 for a mistake in what was asked, told in one
-message; 1 for a failure; 130 when interrupted from the keyboard.
+message; 1 for a failure; 130 when interrupted from the keyboard, 143 when terminated.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -238,12 +239,16 @@ def predict(
 
 def main() -> None:
     """Run the command; turn errors into one message and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app(standalone_mode=False)
     except HemaflowError as error:
         err.print(f"[red]{'Error' if error.exit_code == 1 else 'Mistake'}:[/] ", end="")
         err.print(str(error), markup=False)
         sys.exit(error.exit_code)
+    except _Terminated:
+        err.print("Terminated. The same command goes on from what is complete.")
+        sys.exit(143)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
     except typer.Abort:
@@ -257,6 +262,15 @@ def main() -> None:
             raise
         show_usage()
         sys.exit(getattr(error, "exit_code", 2))
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: unwind, so that workers keep their checkpoints and nothing is left running."""
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
 
 
 def _request(
