@@ -29,6 +29,7 @@ from typing import Any
 
 from infra.draft import Draft, Progress, silent
 from infra.errors import HemaflowError, StageError
+from infra.fingerprint import code_fingerprint
 from infra.manifest import KeyInputs, Manifest, StoredObject
 from infra.store import open_store
 from tasks.stage import Parents, StageConfig
@@ -56,11 +57,17 @@ class Job:
     arguments: tuple[Any, ...] = ()
 
     def run(self, progress: Progress) -> Manifest | StoredObject:
-        """Do the job in this process."""
+        """Do the job in this process. Raises StageError where the code is no longer that of the key."""
         store = open_store(self.store_url)
         parents = Parents(store, self.manifests, self.data)
         draft = Draft(store, self.inputs, progress, self.replaces)
         function = getattr(importlib.import_module(self.module), self.function)
+        if self.inputs.code and self.inputs.code != code_fingerprint(self.module):
+            raise StageError(
+                f"The code of {self.inputs.stage} was changed since the run began: its result would be "
+                "kept under the key of the former code.",
+                remedy="Run the same command again.",
+            )
         result: Manifest | StoredObject = function(parents, self.config, draft, *self.arguments)
         return result
 

@@ -1,7 +1,7 @@
 """The command `hemaflow`.
 
 Results go to stdout, everything else to stderr. Exit code 0; 2 for a mistake in what was asked, told in one
-message; 1 for a failure; 130 when interrupted from the keyboard, 143 when terminated.
+message; 1 for a failure; as shells have it, 130 when interrupted from the keyboard and 143 when terminated.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from infra.settings import Settings
 from infra.store import Store, open_store
 from tasks.check import check_submission
 
+KEYBOARD_INTERRUPT, TERMINATED = 130, 143
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-out = Console(highlight=False, soft_wrap=True)
+# Where nobody looks, no line is broken.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Data = Annotated[
@@ -241,21 +244,17 @@ def main() -> None:
     """Run the command; turn errors into one message and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == KEYBOARD_INTERRUPT:
+            err.print("Interrupted. The same command goes on from what is complete.")
+        sys.exit(code if isinstance(code, int) else 0)
     except HemaflowError as error:
         err.print(f"[red]{'Error' if error.exit_code == 1 else 'Mistake'}:[/] ", end="")
         err.print(str(error), markup=False)
         sys.exit(error.exit_code)
     except _Terminated:
         err.print("Terminated. The same command goes on from what is complete.")
-        sys.exit(143)
-    except typer.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        err.print("Interrupted. The same command goes on from what is complete.")
-        sys.exit(130)
+        sys.exit(TERMINATED)
     except Exception as error:
         show_usage = getattr(error, "show", None)  # click's usage errors
         if show_usage is None:

@@ -3,7 +3,7 @@
 The fingerprint of a stage's code covers its module and every module of this repository that it imports,
 directly or not, inside functions too. Comments, docstrings and formatting do not count; imports that only
 type checkers see do not count. A module's string constants that name a file beside it (a template) make
-that file part of the code.
+the whole text of that file part of the code.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ MODULE_LEVEL = "module level"
 def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
     """Return the fingerprint of the import closure of `module` (`tasks.train`) within `root`."""
     fingerprint: Fingerprint = {}
+    files: Fingerprint = {}
     waiting = [module]
     while waiting:
         path = _file_of(waiting.pop(), root)
@@ -45,8 +46,9 @@ def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
             beside = path.parent / constant
             if beside.is_file():
                 content = hashlib.sha256(beside.read_bytes()).hexdigest()
-                fingerprint.setdefault(beside.relative_to(root).as_posix(), {"file": content})
-    return dict(sorted(fingerprint.items()))
+                files[beside.relative_to(root).as_posix()] = {"file": content}
+    names = sorted(fingerprint.keys() | files.keys())
+    return {name: fingerprint.get(name, {}) | files.get(name, {}) for name in names}
 
 
 def library_versions(distributions: Iterable[str]) -> dict[str, str]:

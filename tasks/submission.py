@@ -26,8 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import DataError, StageError
-from tasks import submission_model, submission_runner, views
+from tasks import submission_runner
 from tasks.scratch import scratch_folder
+
+# What model.py is written from, named as files: their comments are in it, and so in the key.
+HERE, TEMPLATE, VIEWS = Path(__file__).parent, "submission_model.py", "views.py"
 
 # What a submission may unpack to: above any backbone of keras.applications (the largest, ConvNeXtXLarge,
 # holds 1.4 GB of float32 weights), below what fills a disk.
@@ -59,11 +62,11 @@ def model_code(classes: Sequence[str], chosen_views: Sequence[str], batch_size: 
         "SUBMITTED_VIEWS": ascii(tuple(chosen_views)),
         "SUBMITTED_BATCH_SIZE": ascii(int(batch_size)),
     }
-    template = Path(submission_model.__file__).read_text(encoding="utf-8")
+    template = (HERE / TEMPLATE).read_text(encoding="utf-8")
     replaced: dict[ast.stmt, str] = {}
     for node in ast.parse(template).body:
-        if isinstance(node, ast.ImportFrom) and node.module == views.__name__:
-            replaced[node] = _body(Path(views.__file__).read_text(encoding="utf-8")) + "\n\n"
+        if isinstance(node, ast.ImportFrom) and node.module == "tasks.views":
+            replaced[node] = _body((HERE / VIEWS).read_text(encoding="utf-8")) + "\n\n"
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
             replaced[node] = f"{name} = {constants[name]}"

@@ -107,3 +107,18 @@ def test_versions_are_read_without_an_import() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "0.9.0"
+
+
+def test_a_module_whose_text_is_used_counts_with_its_comments(root: Path) -> None:
+    """Such as the text that a submission is written from."""
+    edit(root, "tasks/train.py", '"page.html"', '("page.html", "helper.py")')
+    before = code_fingerprint("tasks.train", root)
+    assert set(before["tasks/helper.py"]) == {"double", "file"}
+    edit(root, "tasks/helper.py", "return", "# twice\n    return")
+    changed = {
+        name: definition
+        for name, definitions in code_fingerprint("tasks.train", root).items()
+        for definition in definitions
+        if definitions[definition] != before[name].get(definition)
+    }
+    assert changed == {"tasks/helper.py": "file"}

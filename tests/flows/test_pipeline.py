@@ -1,0 +1,285 @@
+"""The whole pipeline by the command itself, in processes of its own, on drawn cells; and what kills leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from infra.manifest import load_manifest
+from infra.store import LocalStore
+from tasks import checkpoint
+from tasks.sample import draw_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["ingest", "augment", "train", "evaluate", "submit"]
+SMALL = [
+    "--set", "ingest.image_size_pixels=32",
+    "--set", "augment.shard_bytes=200000",
+    "--set", "train.fine_tuning.epochs=4",
+    "--set", "evaluate.bootstrap_resamples=50",
+]  # fmt: skip
+"""The demo with small pictures: 16 shards, 4 epochs."""
+
+MAIN = """
+import sys
+from flows.cli import main
+try:
+    main()
+finally:
+    loaded = {"tensorflow", "keras", "prefect"} & sys.modules.keys()
+    print("imported:", *sorted(loaded), file=sys.stderr)
+"""
+
+
+class Done(NamedTuple):
+    code: int
+    document: dict[str, Any]
+    err: str
+
+    @property
+    def states(self) -> str:
+        """The states in order of the stages: r for ran, - for reused."""
+        return "".join("r" if stage["state"] == "ran" else "-" for stage in self.document["stages"])
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
+    }
+    return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
+
+
+def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(environment: dict[str, str], store: LocalStore, *changes: str) -> Done:
+    process = start(environment, "run", "--store", str(store.root), "--json", *SMALL, *changes)
+    out, err = process.communicate(timeout=400)
+    return Done(process.returncode, json.loads(out) if out else {}, err)
+
+
+def digests(store: LocalStore, done: Done) -> dict[str, str]:
+    found = {}
+    for stage in done.document["stages"]:
+        loaded = load_manifest(store, stage["stage"], stage["key"])
+        assert loaded
+        found[stage["stage"]] = loaded[0].digest
+    return found
+
+
+def fact(store: LocalStore, done: Done, stage: str, name: str) -> Any:
+    record = next(record for record in done.document["stages"] if record["stage"] == stage)
+    loaded = load_manifest(store, stage, record["key"])
+    assert loaded
+    return loaded[0].facts[name]
+
+
+class Whole(NamedTuple):
+    store: LocalStore
+    done: Done
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Whole:
+    """An undisturbed run and its store."""
+    store = LocalStore(tmp_path_factory.mktemp("whole"))
+    return Whole(store, run(environment, store))
+
+
+def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> None:
+    done = whole.done
+    assert done.code == 0, done.err
+    assert done.document["status"] == "completed"
+    assert [stage["stage"] for stage in done.document["stages"]] == STAGES
+    assert done.states == "rrrrr"
+    assert set(done.document["metrics"]) == {"val", "val_tta", "test", "test_tta"}
+    assert done.document["metrics"]["test"]["accuracy"] > 0.5
+    with zipfile.ZipFile(done.document["submission"]) as archive:
+        assert sorted(archive.namelist()) == ["model.keras", "model.py"]
+    page = Path(done.document["report"]).read_text()
+    assert "<img" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "Traceback" not in done.err
+
+
+def test_the_flow_itself_never_loads_tensorflow(whole: Whole) -> None:
+    assert whole.done.err.splitlines()[-1] == "imported: prefect"
+
+
+def test_the_same_again_is_reused_within_12_seconds(whole: Whole, environment: dict[str, str]) -> None:
+    started = time.monotonic()
+    done = run(environment, whole.store)
+    assert time.monotonic() - started < 12
+    assert done.states == "-----"
+    assert done.document["metrics"] == whole.done.document["metrics"]
+    assert done.document["submission"] == whole.done.document["submission"]
+    assert done.err.splitlines()[-1].split() == ["imported:"]
+
+
+def test_other_views_train_nothing_again(whole: Whole, environment: dict[str, str]) -> None:
+    done = run(environment, whole.store, "--set", "evaluate.tta=none")
+    assert done.states == "---rr"
+    assert done.document["metrics"]["test"] == whole.done.document["metrics"]["test"]
+
+
+def test_from_computes_again_and_gives_the_same(whole: Whole, environment: dict[str, str]) -> None:
+    done = run(environment, whole.store, "--from", "augment", "--until", "augment")
+    assert done.states == "-r"
+    kept = digests(whole.store, whole.done)
+    assert digests(whole.store, done) == {stage: kept[stage] for stage in ("ingest", "augment")}
+
+
+def test_the_submission_is_checked_and_the_model_names_cells(
+    whole: Whole, environment: dict[str, str], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for label, name in enumerate(("basophil", "eosinophil", "erythroblast")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(draw_cell(label, 100 + index)).save(tmp_path / "cells" / name / f"{index}.png")
+    zip_path, cells = str(whole.done.document["submission"]), str(tmp_path / "cells")
+    check = start(environment, "check", zip_path, "--data", cells, "--size", "32", "--json")
+    out, err = check.communicate(timeout=200)
+    assert check.returncode == 0, err
+    card = json.loads(out)
+    assert card["num_images"] == 15
+    assert card["accuracy"] > 0.4  # of eight classes
+    assert [row["class"] for row in card["per_class"]] == ["basophil", "eosinophil", "erythroblast"]
+    files = sorted(str(path) for path in (tmp_path / "cells").rglob("*.png"))
+    predict = start(environment, "predict", *files, "--store", str(whole.store.root), "--json")
+    out, err = predict.communicate(timeout=200)
+    assert predict.returncode == 0, err
+    named = json.loads(out)
+    right = [entry["top"][0]["class"] == Path(entry["image"]).parent.name for entry in named]
+    assert sum(right) / 15 == pytest.approx(card["accuracy"])
+
+
+# Kills
+
+
+def marked(environment: dict[str, str]) -> tuple[dict[str, str], Callable[[], list[int]]]:
+    """Return an environment with a mark, and a function that finds the living processes that bear it."""
+    mark = f"HEMAFLOW_TEST_MARK={uuid.uuid4()}"
+    name, _, value = mark.partition("=")
+
+    def living() -> list[int]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                if not zombie and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    return {**environment, name: value}, living
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(living: Callable[[], Sequence[int]], seconds: float = 90.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while living() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not living()
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
+)
+
+
+@needs_proc
+def test_a_kill_while_shards_are_written_loses_only_those_under_way(
+    whole: Whole, environment: dict[str, str], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    own, living = marked(environment)
+
+    def parts() -> list[str]:
+        return [name for name in store.list("stages/augment/") if "/parts/" in name]
+
+    process = start(own, "run", "--store", str(store.root), *SMALL)
+    until(lambda: len(parts()) >= 4, process)
+    process.kill()
+    process.communicate()
+    assert gone(living)
+    assert not [name for name in store.list("stages/augment/") if name.endswith("manifest.json")]
+    kept = {Path(name).name.removesuffix(".json") for name in parts()}
+    written = {
+        path.name: path.stat().st_mtime_ns for path in store.root.rglob("*.tfrecord") if path.name in kept
+    }
+    assert 4 <= len(written) < 16
+    done = run(environment, store, "--until", "augment")
+    assert done.states == "-r"
+    whole_digests = digests(whole.store, whole.done)
+    assert digests(store, done)["augment"] == whole_digests["augment"]
+    for path in store.root.rglob("*.tfrecord"):
+        if path.name in written:
+            assert path.stat().st_mtime_ns == written[path.name]
+    assert parts() == []
+
+
+@needs_proc
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_cut_training_takes_the_steps_of_an_uncut_one(
+    whole: Whole, environment: dict[str, str], tmp_path: Path, sign: signal.Signals
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    own, living = marked(environment)
+
+    def steps() -> int:
+        for name in store.list("stages/train/"):
+            if name.endswith("/work/checkpoint.npz"):
+                return int(checkpoint.unpack(store.get(name))[0]["optimizer_steps"])
+        return 0
+
+    process = start(own, "run", "--store", str(store.root), *SMALL)
+    until(lambda: steps() > 0, process)
+    process.send_signal(sign)
+    _, err = process.communicate(timeout=90)
+    assert gone(living)
+    kept = steps()
+    total = fact(whole.store, whole.done, "train", "optimizer_steps")
+    assert 0 < kept < total
+    record = json.loads(store.get(next(iter(store.list("runs/")))))
+    if sign == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+        assert record["status"] == "running"
+    else:
+        assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
+        assert record["status"] == "interrupted"
+        assert "goes on from what is complete" in err
+        assert "Traceback" not in err
+    done = run(environment, store, "--until", "train")
+    assert done.states == "--r"
+    assert fact(store, done, "train", "optimizer_steps") == total
+    epochs = fact(store, done, "train", "epochs")
+    assert epochs == 4
