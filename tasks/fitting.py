@@ -51,7 +51,6 @@ class Fitting:
         self.train_shards = [parents.store.path(o.location) for o in augment.matching("train-")]
         self.val_shards = [parents.store.path(o.location) for o in ingest.matching("val-")]
         self.num_examples = int(augment.facts["num_examples"])
-        self.steps_per_epoch = num_steps(self.num_examples, config.batch_size)
         self.num_val = int(ingest.facts["num_examples"]["val"])
         self.phases: list[tuple[str, TransferConfig | FineTuningConfig]] = [
             (name, phase)
@@ -134,7 +133,7 @@ class Fitting:
             self.train_shards,
             self.image_pixels,
             self.num_classes,
-            batch_size=self.config.batch_size,
+            batch_size=self.batch_size,
             shuffle_buffer_images=self.config.shuffle_buffer_images,
             seed=self.config.seed,
             epoch=number,
@@ -196,7 +195,7 @@ class Fitting:
 
         fitting, name = self, self.phases[self.phase][0]
         first_step, before = self.step, self.partial
-        total = sum(p.epochs for _, p in self.phases) * self.steps_per_epoch
+        total = self.steps_before(len(self.phases))
         began = time.monotonic()
 
         class Steps(keras.callbacks.Callback):  # type: ignore[misc]
@@ -225,7 +224,9 @@ class Fitting:
                         f", val accuracy {fitting.history[-1]['val_accuracy']:.4f}" if fitting.history else ""
                     )
                     fitting.draft.progress(
-                        fitting.epoch_steps_before() + fitting.step,
+                        fitting.steps_before(fitting.phase)
+                        + fitting.epoch * fitting.steps_per_epoch
+                        + fitting.step,
                         total,
                         f"{name} epoch {number + 1}: loss {loss:.3f}{last}, {rate:.0f} images/s",
                     )
@@ -237,13 +238,24 @@ class Fitting:
 
         return Steps()
 
-    def epoch_steps_before(self) -> int:
-        """Return how many steps of the plan lie before the present epoch."""
-        return (sum(p.epochs for _, p in self.phases[: self.phase]) + self.epoch) * self.steps_per_epoch
+    @property
+    def batch_size(self) -> int:
+        """Images per step of the present phase."""
+        return self.phases[self.phase][1].batch_size or self.config.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of each epoch of the present phase."""
+        return num_steps(self.num_examples, self.batch_size)
+
+    def steps_before(self, phase: int) -> int:
+        """Return how many steps of the plan lie before a phase."""
+        sizes = ((p.epochs, p.batch_size or self.config.batch_size) for _, p in self.phases[:phase])
+        return sum(epochs * num_steps(self.num_examples, size) for epochs, size in sizes)
 
     def images_before(self, step: int) -> int:
         """Return how many images of an epoch come before a step; its last batch may be smaller."""
-        return min(step * self.config.batch_size, self.num_examples)
+        return min(step * self.batch_size, self.num_examples)
 
     def _learning_rate(self) -> float:
         _, phase = self.phases[self.phase]

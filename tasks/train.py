@@ -42,6 +42,8 @@ class TransferConfig(StageConfig):
     """Passes over the shards; 0 leaves the phase out."""
     learning_rate: PositiveFloat = 1e-3
     """The peak."""
+    batch_size: NonNegativeInt = 0
+    """Images per step in this phase; 0 for train.batch_size."""
 
 
 class FineTuningConfig(StageConfig):
@@ -51,6 +53,8 @@ class FineTuningConfig(StageConfig):
     """Passes over the shards; 0 leaves the phase out."""
     learning_rate: PositiveFloat = 1e-3
     """The peak."""
+    batch_size: NonNegativeInt = 0
+    """Images per step in this phase; 0 for train.batch_size."""
     from_layer: int | str = 0
     """The first layer of the backbone that learns: its name or index; 0 is the whole backbone."""
     train_batch_norm: bool = True

@@ -129,6 +129,14 @@ def test_every_optimizer_takes_its_steps(store: LocalStore, optimizer: str) -> N
     assert train(store, config(**changes)).facts["optimizer_steps"] == STEPS_PER_EPOCH
 
 
+def test_a_phase_may_have_batches_of_its_own(store: LocalStore) -> None:
+    told: list[tuple[int, int, str]] = []
+    changes = {"transfer": {"epochs": 1, "batch_size": 90}, "fine_tuning": {"epochs": 2}}
+    manifest = train(store, config(**changes), lambda *content: told.append(content))
+    assert manifest.facts["optimizer_steps"] == 1 + 2 * STEPS_PER_EPOCH
+    assert told[-1][:2] == (13, 13)
+
+
 def test_no_epochs_keep_the_initial_weights(store: LocalStore) -> None:
     manifest = train(store, config(transfer={"epochs": 0}, fine_tuning={"epochs": 0}))
     assert manifest.facts["optimizer_steps"] == 0
