@@ -73,7 +73,7 @@ def seed() -> tuple[str, PipelineConfig]:
 
     EfficientNetV2-S on 300 px, ImageNet weights; RandAugment, CutMix, MixUp, shifts, shears, contrast and
     brightness about sevenfold; a frozen phase and one from layer 124 on; nine views. The report gives 0.88
-    and 0.93 on its own validation split after the two phases, and 0.95 on the competition's corrupted test set.
+    and 0.93 on its own validation split after the two phases, 0.95 on the competition's corrupted test set.
     hemaflow has not been measured with it.
 
     The report does not tell, and hemaflow chose: the strengths of the layers (keras-cv's own defaults for
