@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from infra.draft import Draft, Progress, silent
-from infra.errors import HemaflowError, StageError
+from infra.errors import HemaflowError, Interrupted, StageError
 from infra.fingerprint import code_fingerprint
 from infra.manifest import KeyInputs, Manifest, StoredObject
 from infra.store import open_store
@@ -195,6 +195,8 @@ def _serve(connection: Connection, said: str) -> None:
             result = job.run(lambda *content: connection.send(("progress", content)))
         except HemaflowError as error:
             connection.send(("error", error))
+            if isinstance(error, Interrupted):
+                return  # it was asked to end, and did what it had to before
         except Exception as error:
             # A mistake of ours, not of the user: whoever repairs it needs the stack trace.
             failure = StageError(

@@ -296,6 +296,8 @@ def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
     """Run the flow in this process. What Prefect would print is said by the observer and by our errors."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     from flows.training import blood_cell_training, observing
 
     token = observing.set(observer)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from infra.errors import ConfigError, DataError, nearest
 from infra.settings import Settings
-from tasks.sources import PBC_CLASSES, Item, Scan, Source
+from tasks.classes import PBC_CLASSES
+from tasks.sources import Item, Scan, Source
 
 RECORD = "https://zenodo.org/records/10519652/files"
 

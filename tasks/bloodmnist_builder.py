@@ -7,6 +7,8 @@ really read.
 from __future__ import annotations
 
 import hashlib
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,15 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 
 from infra.errors import DataError
-from tasks.sources import PBC_CLASSES, open_zip, read_array, stream_rows
+from tasks.archives import open_zip, read_array, stream_rows
+from tasks.classes import PBC_CLASSES
 
 if TYPE_CHECKING:
     from tasks.bloodmnist import Release
 
 SPLITS = ("train", "val", "test")
+REACH_SECONDS = 20.0
+"""How long the host may take to answer at all."""
 
 
 class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -72,6 +77,7 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _download(self, dl_manager: Any) -> Path:
         try:
+            _reach(self._release.url)
             return Path(dl_manager.download(self._release.url))
         except Exception as error:  # the host is not there in as many ways as there are networks
             raise DataError(
@@ -81,6 +87,15 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
                 remedy="Download it by hand, put it here, and run the same command again:\n"
                 f"  {self._manual_file}",
             ) from error
+
+
+def _reach(url: str) -> None:
+    """Raise OSError where the host cannot be reached; tensorflow-datasets tries a hundred times before."""
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 (the address is our own)
+    try:
+        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        pass  # there is a host, and what it says is for the download to tell
 
 
 def prepared(name: str, release: Release, download_dir: Path, manual_dir: Path) -> BloodMnist:

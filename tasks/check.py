@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.settings import Settings
+from tasks.images import Unreadable, fit
 from tasks.index import Split
 from tasks.scratch import scratch_folder
-from tasks.sources import Item, Source, Unreadable, fit, open_source
+from tasks.sources import Item, Source, open_source
 from tasks.submission import Outcome, run_submission, write_images
 
 
@@ -60,7 +61,7 @@ def check_submission(
         settings: Where things are on this machine.
         split: The split to score where the source has splits of its own; "" is test there, else all.
         size_pixels: Pictures are brought to this square.
-        fit_method: How; see `tasks.sources.fit`.
+        fit_method: How; see `tasks.images.fit`.
 
     Raises:
         DataError: The zip or the source cannot be used, or the submission knows other classes.

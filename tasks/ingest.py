@@ -32,10 +32,11 @@ from infra.errors import DataError
 from infra.manifest import Manifest
 from infra.settings import Settings
 from tasks.cleaning import Hashed, clean, perceptual_hash
+from tasks.images import Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
 from tasks.records import encode, one_hot, record_bytes, shard_name, write_shard
 from tasks.scratch import scratch_folder
-from tasks.sources import Finding, Item, Source, Unreadable, fit, open_source
+from tasks.sources import Finding, Item, Source, open_source
 from tasks.splitting import split_groups
 from tasks.stage import Parents, StageConfig
 

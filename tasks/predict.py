@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import DataError
-from tasks.sources import Unreadable, decode_image, fit
+from tasks.images import Unreadable, decode_image, fit
 from tasks.views import predict
 
 
@@ -36,7 +36,7 @@ def predict_images(
         image_size_pixels: Height and width that the model takes.
         classes: Names of the labels 0, 1, …
         views: The views whose probabilities are averaged.
-        fit_method: What is done with a picture that is not square; see `tasks.sources.fit`.
+        fit_method: What is done with a picture that is not square; see `tasks.images.fit`.
         num_top: How many classes to name of each image.
         batch_size: Images at once on the device; also how many are held in memory.
 

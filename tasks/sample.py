@@ -13,19 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.classes import PBC_CLASSES
+
 if TYPE_CHECKING:
     from PIL import ImageDraw
 
-CLASSES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "immature granulocyte",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-)
 NUM_PER_CLASS = 60
 SIZE_PIXELS = 96
 SUPERSAMPLING = 3
@@ -45,7 +37,7 @@ def draw_cell(label: int, index: int) -> NDArray[np.uint8]:
     pen = ImageDraw.Draw(image)
     _draw_red_cells(pen, rng, size)
     middle = size / 2 + rng.uniform(-0.05, 0.05, 2) * size
-    _DRAW[CLASSES[label]](pen, rng, middle, float(size))
+    _DRAW[PBC_CLASSES[label]](pen, rng, middle, float(size))
     image = image.rotate(float(rng.uniform(0, 360)), Image.Resampling.BICUBIC, fillcolor=background)
     image = image.filter(ImageFilter.GaussianBlur(SUPERSAMPLING * float(rng.uniform(0.4, 0.9))))
     small = np.asarray(image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.LANCZOS), np.float32)

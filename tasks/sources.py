@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,32 +24,15 @@ from numpy.typing import NDArray
 from infra.errors import DataError, nearest
 from infra.settings import Settings
 from infra.store import file_sha256
-from tasks.sample import CLASSES as SAMPLE_CLASSES
+from tasks.archives import MAX_RATIO, array_header, open_zip, read_array, stream_rows
+from tasks.classes import PBC_CLASSES
+from tasks.images import IMAGE_SUFFIXES, Unreadable, decode_image
 from tasks.sample import NUM_PER_CLASS, draw_cell
 
-PBC_CLASSES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "immature granulocyte",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-)
-"""The eight classes of the PBC images in their label order (Acevedo et al., Data in Brief 30, 2020)."""
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-MAX_IMAGE_PIXELS = 50_000_000
-"""Larger than any camera of a microscope; a picture that declares more is refused unopened."""
 MAX_MEMBER_BYTES = 200 << 20
 """The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""
-MAX_ARRAY_BYTES = 64 << 30
-"""The largest array in an npz that is unpacked: two million images of 96 px, squared."""
-MAX_RATIO = 1100
-"""The most that deflate can compress is 1032 to 1 (zlib's technical details); more is a forged header."""
 
 
 class Finding(NamedTuple):
@@ -76,10 +58,6 @@ class Scan(NamedTuple):
     classes: list[str]
     items: list[Item]
     findings: list[Finding]
-
-
-class Unreadable(Exception):
-    """One picture of a source cannot be read; the message says why."""
 
 
 class Source(ABC):
@@ -151,14 +129,14 @@ class SampleSource(Source):
     def scan(self) -> Scan:
         """See Source."""
         items = [
-            Item(f"{name}/{index:03d}", name, "") for name in SAMPLE_CLASSES for index in range(NUM_PER_CLASS)
+            Item(f"{name}/{index:03d}", name, "") for name in PBC_CLASSES for index in range(NUM_PER_CLASS)
         ]
-        return Scan(list(SAMPLE_CLASSES), items, [])
+        return Scan(list(PBC_CLASSES), items, [])
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
         name, _, index = ref.partition("/")
-        return draw_cell(SAMPLE_CLASSES.index(name), int(index))
+        return draw_cell(PBC_CLASSES.index(name), int(index))
 
 
 class FolderSource(Source):
@@ -315,108 +293,6 @@ class NpzSource(Source):
         return np.memmap(self._spool.name, np.uint8, "r", shape=self._shape)
 
 
-class Header(NamedTuple):
-    """What an array in an npz declares to be."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
-    """Return the header of an array in an npz, checked against what the archive holds. Raises DataError."""
-    arrays = [member.removesuffix(".npy") for member in archive.namelist()]
-    if name not in arrays:
-        raise DataError(
-            f"The file holds no {name!r}.",
-            expected="arrays called images and labels",
-            received=", ".join(arrays) or "no arrays",
-            where=str(path),
-            remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…).",
-        )
-    member = archive.getinfo(f"{name}.npy")
-    try:
-        with archive.open(member) as file:
-            header, offset = _read_header(file)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise broken_archive(path, error) from error
-    if header.dtype.hasobject:
-        raise DataError(
-            f"The array {name!r} holds Python objects, which may run code when they are read.",
-            expected="numbers",
-            received=str(header.dtype),
-            where=str(path),
-            remedy="Save it again as an array of numbers.",
-        )
-    num_bytes = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
-    honest = num_bytes + offset == member.file_size <= MAX_RATIO * max(1, member.compress_size)
-    if not honest or num_bytes > MAX_ARRAY_BYTES:
-        raise DataError(
-            f"The array {name!r} is not what it declares to be.",
-            expected=f"{num_bytes} bytes, at most {MAX_ARRAY_BYTES}",
-            received=f"{member.file_size - offset} bytes in {member.compress_size} compressed ones",
-            where=str(path),
-            remedy="Do not use this file unless you know who made it.",
-        )
-    return header
-
-
-def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
-    """Return a small array of an npz, without pickles. Raises DataError."""
-    array_header(archive, name, path)
-    try:
-        with archive.open(f"{name}.npy") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return array
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise broken_archive(path, error) from error
-
-
-def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[Any]]:
-    """Yield the rows of an array of an npz, one after another: in bounded memory. Raises DataError."""
-    header = array_header(archive, name, path)
-    shape = header.shape[1:]
-    num_bytes = int(np.prod(shape, dtype=object)) * header.dtype.itemsize
-    try:
-        with archive.open(f"{name}.npy") as file:
-            _read_header(file)
-            for _ in range(header.shape[0]):
-                yield np.frombuffer(file.read(num_bytes), header.dtype).reshape(shape)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise broken_archive(path, error) from error
-
-
-def _read_header(file: IO[bytes]) -> tuple[Header, int]:
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"npy format {version} is not known")
-    shape, fortran_order, dtype = read(file)
-    if fortran_order:
-        raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
-    return Header(shape, dtype), file.tell()
-
-
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open an archive to read. Raises DataError where it is cut off or none."""
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise broken_archive(path, error) from error
-
-
-def broken_archive(path: Path, error: Exception) -> DataError:
-    """Return the error for an archive that cannot be read."""
-    return DataError(
-        "The archive cannot be read: it is cut off, damaged, or no zip at all.",
-        received=str(error),
-        where=str(path),
-        remedy="Download or copy it again.",
-    )
-
-
 def scan_class_folders(files: Sequence[str], folders: Sequence[str], name: str) -> Scan:
     """Tell classes and splits from paths: [wrapper/…][train|val|test/]class/…/image.
 
@@ -488,53 +364,3 @@ def _has_split_folders(paths: Sequence[tuple[str, ...]]) -> bool:
     deep = [parts for parts in paths if len(parts) > 2]
     tops = {parts[0].lower() for parts in deep}
     return bool(deep) and len(deep) == len(paths) and tops <= SPLIT_FOLDERS.keys() and len(tops) > 1
-
-
-def decode_image(file: IO[bytes]) -> NDArray[np.uint8]:
-    """Return a JPEG or PNG as uint8[h, w, 3]; the camera's rotation is applied, transparency lies on white.
-
-    Raises:
-        Unreadable: It is no such image, or declares more than MAX_IMAGE_PIXELS.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-            image = Image.open(file, formats=("JPEG", "PNG"))
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise Unreadable(f"declares {image.width} × {image.height} pixels, too many")
-            upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            paper = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(paper, upright)
-        return np.asarray(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = "no JPEG or PNG image" if "cannot identify" in str(error) else str(error)
-        raise Unreadable(reason) from error
-
-
-def fit(pixels: NDArray[np.uint8], size_pixels: int, method: str) -> NDArray[np.uint8]:
-    """Return a picture as uint8[S, S, 3].
-
-    Args:
-        pixels: uint8[h, w, 3].
-        size_pixels: S.
-        method: What is done with a picture that is not square: `crop` keeps its middle square, `pad` adds
-            black on both sides, `stretch` distorts it. Then it is resized, bicubic with antialiasing.
-    """
-    from PIL import Image, ImageOps
-
-    if pixels.shape[:2] == (size_pixels, size_pixels):
-        return pixels
-    if method == "crop":
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-    image, size = Image.fromarray(pixels), (size_pixels, size_pixels)
-    bicubic = Image.Resampling.BICUBIC
-    if method == "pad":
-        return np.asarray(ImageOps.pad(image, size, bicubic))
-    return np.asarray(image.resize(size, bicubic))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +61,35 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
     }
     return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment with a Prefect server that goes on from run to run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
+            env=environment,
+            stdout=said,
+            stderr=said,
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()  # noqa: S310
+            break
+        except OSError:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+    yield {**environment, "PREFECT_API_URL": address}
+    server.terminate()
+    server.wait(60)
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -135,14 +166,14 @@ def test_the_same_again_is_reused_within_12_seconds(whole: Whole, environment: d
     assert done.err.splitlines()[-1].split() == ["imported:"]
 
 
-def test_other_views_train_nothing_again(whole: Whole, environment: dict[str, str]) -> None:
-    done = run(environment, whole.store, "--set", "evaluate.tta=none")
+def test_other_views_train_nothing_again(whole: Whole, served: dict[str, str]) -> None:
+    done = run(served, whole.store, "--set", "evaluate.tta=none")
     assert done.states == "---rr"
     assert done.document["metrics"]["test"] == whole.done.document["metrics"]["test"]
 
 
-def test_from_computes_again_and_gives_the_same(whole: Whole, environment: dict[str, str]) -> None:
-    done = run(environment, whole.store, "--from", "augment", "--until", "augment")
+def test_from_computes_again_and_gives_the_same(whole: Whole, served: dict[str, str]) -> None:
+    done = run(served, whole.store, "--from", "augment", "--until", "augment")
     assert done.states == "-r"
     kept = digests(whole.store, whole.done)
     assert digests(whole.store, done) == {stage: kept[stage] for stage in ("ingest", "augment")}
@@ -218,10 +249,10 @@ needs_proc = pytest.mark.skipif(
 
 @needs_proc
 def test_a_kill_while_shards_are_written_loses_only_those_under_way(
-    whole: Whole, environment: dict[str, str], tmp_path: Path
+    whole: Whole, served: dict[str, str], tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "store")
-    own, living = marked(environment)
+    own, living = marked(served)
 
     def parts() -> list[str]:
         return [name for name in store.list("stages/augment/") if "/parts/" in name]
@@ -237,7 +268,7 @@ def test_a_kill_while_shards_are_written_loses_only_those_under_way(
         path.name: path.stat().st_mtime_ns for path in store.root.rglob("*.tfrecord") if path.name in kept
     }
     assert 4 <= len(written) < 16
-    done = run(environment, store, "--until", "augment")
+    done = run(served, store, "--until", "augment")
     assert done.states == "-r"
     whole_digests = digests(whole.store, whole.done)
     assert digests(store, done)["augment"] == whole_digests["augment"]
@@ -248,12 +279,20 @@ def test_a_kill_while_shards_are_written_loses_only_those_under_way(
 
 
 @needs_proc
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("sign", "own_server"), [(signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGINT, False)]
+)
 def test_a_cut_training_takes_the_steps_of_an_uncut_one(
-    whole: Whole, environment: dict[str, str], tmp_path: Path, sign: signal.Signals
+    whole: Whole,
+    environment: dict[str, str],
+    served: dict[str, str],
+    tmp_path: Path,
+    sign: signal.Signals,
+    own_server: bool,
 ) -> None:
+    """And leaves nothing running: neither workers nor the Prefect server that it started for itself."""
     store = LocalStore(tmp_path / "store")
-    own, living = marked(environment)
+    own, living = marked(environment if own_server else served)
 
     def steps() -> int:
         for name in store.list("stages/train/"):
@@ -278,7 +317,7 @@ def test_a_cut_training_takes_the_steps_of_an_uncut_one(
         assert record["status"] == "interrupted"
         assert "goes on from what is complete" in err
         assert "Traceback" not in err
-    done = run(environment, store, "--until", "train")
+    done = run(served, store, "--until", "train")
     assert done.states == "--r"
     assert fact(store, done, "train", "optimizer_steps") == total
     epochs = fact(store, done, "train", "epochs")

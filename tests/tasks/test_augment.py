@@ -171,9 +171,9 @@ def test_copies_of_an_image_are_scattered(store: LocalStore, parents: Parents) -
 
 def test_mixed_label_is_that_of_the_pixels(store: LocalStore, parents: Parents) -> None:
     """CutMix of flat pictures: the part of each grey value is the part of its class."""
-    from tasks.augment import _Chain
+    from tasks.chain import Chain
 
-    chain = _Chain([LayerConfig(name="CutMix")], 6, SIZE, 3)
+    chain = Chain([LayerConfig(name="CutMix")], 6, SIZE, 3)
     greys = np.arange(6) % 3 * 100
     images = np.broadcast_to(greys[:, None, None, None], (6, SIZE, SIZE, 3)).astype(np.uint8)
     mixed, labels = chain(images, np.eye(3, dtype=np.float32)[np.arange(6) % 3], 5)
@@ -183,9 +183,9 @@ def test_mixed_label_is_that_of_the_pixels(store: LocalStore, parents: Parents) 
 
 
 def test_probability_is_of_each_image() -> None:
-    from tasks.augment import _Chain
+    from tasks.chain import Chain
 
-    chain = _Chain([LayerConfig(name="Solarization", probability=0.3)], 200, SIZE, 3)
+    chain = Chain([LayerConfig(name="Solarization", probability=0.3)], 200, SIZE, 3)
     images = np.full((200, SIZE, SIZE, 3), 10, np.uint8)
     out, _ = chain(images, np.tile(one_hot(0, 3), (200, 1)), 1)
     changed = (out != images).any(axis=(1, 2, 3))
@@ -197,14 +197,14 @@ REQUIRED = {"span": 0.3, "pair": [0.5, 0.9], "margins": 0.3, "integer": 3, "size
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_runs_and_repeats(name: str) -> None:
-    from tasks.augment import _Chain
+    from tasks.chain import Chain
 
     given = {factor: REQUIRED[form.kind] for factor, form in LAYERS[name].items() if form.required}
     if name == "RandomShear":
         given = {"x_factor": 0.3}
     if name == "RandomGaussianBlur":
         given["factor"] = [1.0, 2.0]
-    chain = _Chain([LayerConfig(name=name, factors=given)], 8, SIZE, 3)
+    chain = Chain([LayerConfig(name=name, factors=given)], 8, SIZE, 3)
     images = np.stack([picture(k) for k in range(8)])
     labels = np.eye(3, dtype=np.float32)[np.arange(8) % 3]
     first, first_labels = chain(images, labels, 1)

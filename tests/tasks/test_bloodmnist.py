@@ -14,7 +14,8 @@ import pytest
 from infra.errors import ConfigError, DataError
 from infra.settings import Settings
 from tasks.bloodmnist import RELEASES, BloodMnistSource, Release
-from tasks.sources import PBC_CLASSES, open_source
+from tasks.classes import PBC_CLASSES
+from tasks.sources import open_source
 
 COUNTS = {"train": 24, "val": 8, "test": 9}
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tasks.classes import PBC_CLASSES as CLASSES
 from tasks.cleaning import Cleaned, Hashed, clean, near_groups, perceptual_hash
 from tasks.ingest import IngestConfig
-from tasks.sample import CLASSES, draw_cell
+from tasks.sample import draw_cell
 
 BITS = IngestConfig().near_duplicate_bits
 

@@ -85,7 +85,7 @@ FIXED = {
 def test_table_is_that_of_keras_cv(name: str) -> None:
     import keras_cv
 
-    from tasks.augment import FILLED
+    from tasks.chain import FILLED
 
     not_offered = {"seed", "bounding_box_format", "segmentation_classes", *FILLED, *FIXED.get(name, ())}
     taken = {

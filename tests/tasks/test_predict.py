@@ -12,7 +12,7 @@ from PIL import Image
 
 from infra.errors import DataError
 from tasks import predict
-from tasks.sources import fit
+from tasks.images import fit
 
 CLASSES = ["red", "green", "blue"]
 

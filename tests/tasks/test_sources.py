@@ -14,15 +14,8 @@ from PIL import Image
 
 from infra.errors import DataError, UserError
 from infra.settings import Settings
-from tasks.sources import (
-    MAX_IMAGE_PIXELS,
-    SampleSource,
-    Source,
-    Unreadable,
-    decode_image,
-    fit,
-    open_source,
-)
+from tasks.images import MAX_IMAGE_PIXELS, Unreadable, decode_image, fit
+from tasks.sources import SampleSource, Source, open_source
 
 
 def encoded(colour: tuple[int, int, int] = (200, 20, 30), size: tuple[int, int] = (12, 12)) -> bytes:

@@ -83,12 +83,18 @@ def _train_in_child(root: Path, sign: int) -> None:
         os._exit(42)
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Manifest]:
+    """A training that nothing disturbed, and its store."""
+    store = LocalStore(tmp_path_factory.mktemp("uncut"))
+    return store, train(store, CONFIG)
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
-    store: LocalStore, tmp_path: Path, sign: int
+    store: LocalStore, uncut: tuple[LocalStore, Manifest], sign: int
 ) -> None:
-    whole_store = LocalStore(tmp_path / "whole")
-    whole = train(whole_store, CONFIG)
+    whole_store, whole = uncut
     draft = Draft(store, inputs("train"))
     child = multiprocessing.get_context("spawn").Process(target=_train_in_child, args=(store.root, sign))
     child.start()
