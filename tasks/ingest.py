@@ -64,8 +64,12 @@ class IngestConfig(StageConfig):
     contaminant_copies: Annotated[int, Field(ge=2)] = 20
     """From how many identical copies on a picture is taken for no cell. Real duplicates come in twos and
     threes; the competition's contaminants came in hundreds."""
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 24
-    """Pictures whose 256-bit perceptual hashes differ in so many bits at most are kept in one split."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 40
+    """Pictures whose 256-bit perceptual hashes differ in so many bits at most are kept in one split.
+
+    Measured on 11,959 real cells of 96 px: copies saved again as JPEG of quality 40 are at most 14 bits away,
+    copies shifted by one pixel at most 38; of two photographs that are not one cell the nearest are 54 apart.
+    """
     shard_bytes: PositiveInt = 32 << 20
     """About how large a shard is."""
 

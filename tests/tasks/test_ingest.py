@@ -182,3 +182,8 @@ def test_the_conflicting_pair_is_named(store: LocalStore, shared_dir: Path) -> N
     pair = next(f for f in findings(store, manifest) if f["kind"] == "conflicting-label")
     assert {Path(item).stem for item in pair["items"]} == {"EO_225902", "BNE_191112"}
     assert "EO_225902.jpg as eosinophil" in pair["reason"]
+    # One cell that was photographed twice, a little shifted.
+    near = [finding["items"] for finding in findings(store, manifest) if finding["kind"] == "near-duplicate"]
+    assert [{Path(item).stem for item in items} for items in near] == [{"MO_231316", "MO_415531"}]
+    split = {row["source"]: row["split"] for row in index(store, manifest)}
+    assert len({split[item] for item in near[0]}) == 1
