@@ -94,9 +94,9 @@ class StoreFull(StoreError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "Did you mean 'x'? Known: a, b, c." for a name that is none of the known ones."""
+    """Return "Did you mean 'x'? One of: a, b, c." for a name that is none of the known ones."""
     names = sorted(known)
     by_lowercase = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
     guess = f"Did you mean {by_lowercase[close[0]]!r}? " if close else ""
-    return f"{guess}Known: {', '.join(names)}."
+    return f"{guess}One of: {', '.join(names)}."

@@ -52,7 +52,7 @@ def parse_views(text: str) -> tuple[str, ...]:
             candidates = [*PRESETS, *known]
             close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
             guess = f"Did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"There is no view {name!r}. {guess}Known: {', '.join(candidates)}.")
+            raise ValueError(f"There is no view {name!r}. {guess}One of: {', '.join(candidates)}.")
     if not names:
         raise ValueError("Expected a preset or a list of views. Received: nothing.")
     return names

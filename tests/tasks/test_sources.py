@@ -300,7 +300,7 @@ def test_a_cut_off_npz_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["smaple", "cells", "cells.tar", "bloodmnist-96"])
 def test_an_unknown_source_names_the_known(data: str) -> None:
-    with pytest.raises(UserError, match=r"Known: .*bloodmnist-64"):
+    with pytest.raises(UserError, match=r"One of: .*bloodmnist-64"):
         open_source(data, Settings())
 
 
