@@ -68,6 +68,33 @@ def demo() -> tuple[str, PipelineConfig]:
     )
 
 
+def laptop() -> tuple[str, PipelineConfig]:
+    """The best that two CPU cores give on 96 px cells in half an hour, from scratch and without a download.
+
+    The hand-built network, turned and flipped online, 30 epochs under a cosine, eight views. LAPTOP_FIGURES
+    """
+    return "bloodmnist-128", PipelineConfig.model_validate(
+        {
+            "train": {
+                "backbone": "cnn",
+                "head_units": [128],
+                "fine_tuning": {"epochs": 30, "learning_rate": 2e-3},
+                "label_smoothing": 0.05,
+                "batch_size": 64,
+                "online": [
+                    {"name": "RandomFlip", "factors": {"mode": "horizontal_and_vertical"}},
+                    {
+                        "name": "RandomRotation",
+                        # Any angle; nearest keeps the pictures as sharp as those that are judged.
+                        "factors": {"factor": 0.5, "fill_mode": "reflect", "interpolation": "nearest"},
+                    },
+                ],
+            },
+            "evaluate": {"tta": "dihedral"},
+        }
+    )
+
+
 def seed() -> tuple[str, PipelineConfig]:
     """The competition entry that hemaflow began as, from its published report; made for a GPU.
 
@@ -124,4 +151,8 @@ def seed() -> tuple[str, PipelineConfig]:
     )
 
 
-RECIPES: dict[str, Callable[[], tuple[str, PipelineConfig]]] = {"demo": demo, "seed": seed}
+RECIPES: dict[str, Callable[[], tuple[str, PipelineConfig]]] = {
+    "demo": demo,
+    "laptop": laptop,
+    "seed": seed,
+}

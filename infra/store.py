@@ -14,8 +14,8 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -186,9 +186,7 @@ class LocalStore(Store):
             staging = self.root / ".staging"
             staging.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, staged_name = tempfile.mkstemp(dir=staging)
-            os.close(handle)
-            staged = Path(staged_name)
+            staged = staging / secrets.token_hex(16)
             yield staged
         except OSError as error:
             raise self._explain(error, name) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,16 @@ def test_what_was_put_is_got(store: LocalStore, tmp_path: Path) -> None:
     assert store.path("a/c").read_bytes() == b"three"
     assert store.size("a/c") == 5
     assert list(store.list("a/")) == ["a/b", "a/c"]
+
+
+def test_others_may_read_what_the_umask_lets_them(store: LocalStore) -> None:
+    umask = os.umask(0o027)
+    try:
+        store.put("a", b"x")
+        store.create("b", b"x")
+    finally:
+        os.umask(umask)
+    assert {store.path(name).stat().st_mode & 0o777 for name in ("a", "b")} == {0o640}
 
 
 def test_an_absent_object_is_missing_and_no_error_to_delete(store: LocalStore) -> None:
