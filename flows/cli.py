@@ -25,7 +25,7 @@ from flows.run import Run, RunRequest
 from flows.stages import STAGE_NAMES
 from infra.errors import ConfigError, HemaflowError, nearest
 from infra.manifest import load_manifest
-from infra.settings import Settings
+from infra.settings import current_settings
 from infra.store import Store, open_store
 from tasks.check import check_submission
 
@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
     request = _request(data, recipe, changes, from_stage, until_stage, store)
-    settings = Settings()
+    settings = current_settings()
     engine = request.engine(settings)
     with ConsoleObserver(err) as observer:
         # Where nothing is to be done, there is nothing for Prefect to run: no server is started for it.
@@ -98,7 +98,7 @@ def plan(
 ) -> None:
     """Say what would run, what would be reused, and why. Nothing is written."""
     request = _request(data, recipe, changes, from_stage, until_stage, store)
-    decisions = request.engine(Settings()).plan()
+    decisions = request.engine(current_settings()).plan()
     if as_json:
         print(json.dumps({"stages": [_decision_document(decision) for decision in decisions]}, indent=1))
         return
@@ -192,7 +192,7 @@ def check(
             expected=nearest(split, ["all", "train", "val", "test"]),
         )
     with err.status("running the submission"):
-        card = check_submission(submission, data, Settings(), split=split, size_pixels=size)  # type: ignore[arg-type]
+        card = check_submission(submission, data, current_settings(), split=split, size_pixels=size)  # type: ignore[arg-type]
     for ref, reason in card.unreadable.items():
         err.print(f"left out {ref}: {reason}", markup=False)
     if as_json:
@@ -309,7 +309,7 @@ def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
 
 
 def _store(url: str) -> Store:
-    return open_store(url or Settings().store)
+    return open_store(url or current_settings().store)
 
 
 def _object_path(record: RunRecord, store: Store, stage: str, name: str) -> Path | None:

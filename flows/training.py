@@ -28,11 +28,11 @@ from flows.temporary_server import end_it_with_this_process
 from infra.draft import Progress
 from infra.errors import StageError
 from infra.manifest import Manifest, StoredObject
-from infra.settings import Settings
+from infra.settings import current_settings
 from tasks.shards import Shard
 from tasks.stage import Parents
 
-SETTINGS = Settings()
+SETTINGS = current_settings()
 
 observing: ContextVar[Observer | None] = ContextVar("observing", default=None)
 """Who watches a flow that is called in this process; where nobody does, the run's log is told."""

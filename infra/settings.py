@@ -9,8 +9,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import ConfigError
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -22,7 +30,7 @@ class Settings(BaseSettings):
 
     store: str = ".hemaflow"
     """The object store: a local folder."""
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    workers: int = Field(default_factory=_num_cores, ge=1)
     """Processes that write shards side by side."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
@@ -30,3 +38,17 @@ class Settings(BaseSettings):
     """Folder of data files that hemaflow downloaded."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
     """The longest that one stage, or one shard, may take."""
+
+
+def current_settings() -> Settings:
+    """Return the settings of the environment. Raises ConfigError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"HEMAFLOW_{first['loc'][0]}".upper()
+        raise ConfigError(
+            f"A setting cannot be used: {first['msg']}.",
+            received=f"{variable}={first['input']}",
+            remedy=f"Change the environment variable {variable}, or unset it.",
+        ) from None

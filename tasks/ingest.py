@@ -30,7 +30,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from infra.draft import Draft
 from infra.errors import DataError
 from infra.manifest import Manifest
-from infra.settings import Settings
+from infra.settings import current_settings
 from tasks.cleaning import Hashed, clean, perceptual_hash
 from tasks.images import Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
@@ -84,7 +84,7 @@ class IngestConfig(StageConfig):
 
 def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
     """Write the data set. Raises DataError where the source holds nothing to learn from."""
-    with scratch_folder() as folder, open_source(parents.data, Settings()) as source:
+    with scratch_folder() as folder, open_source(parents.data, current_settings()) as source:
         scan = source.scan()
         pictures, unreadable = _hash_all(source, scan.items, config, draft)
         cleaned = clean(

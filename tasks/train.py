@@ -97,7 +97,10 @@ class TrainConfig(StageConfig):
     early_stopping_patience: NonNegativeInt = 0
     """Epochs of a phase without a better val_accuracy before it ends; 0 never ends it."""
     ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Moving average of the weights, which is validated and kept instead of them; 0 for none."""
+    """Moving average of the weights, which is validated and kept instead of them; 0 for none.
+
+    BatchNorm's statistics stay those of the weights themselves: of use where the rate ends low (cosine).
+    """
     mixed_precision: Literal["off", "auto"] = "auto"
     """`auto` computes in half precision on a GPU (bfloat16 where it can, else float16), never on a CPU."""
     batch_size: PositiveInt = 64

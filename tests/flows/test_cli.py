@@ -92,6 +92,13 @@ def test_an_empty_store_says_what_to_do(hemaflow: object, command: list[str]) ->
     assert "hemaflow run" in said.err
 
 
+def test_a_wrong_setting_is_a_mistake(hemaflow: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMAFLOW_WORKERS", "two")
+    said = hemaflow("plan")  # type: ignore[operator]
+    assert said.code == 2
+    assert "Received: HEMAFLOW_WORKERS=two" in said.err
+
+
 def test_plan_says_what_would_run_and_why(hemaflow: object, tmp_path: Path) -> None:
     said = hemaflow("plan")  # type: ignore[operator]
     assert said.code == 0

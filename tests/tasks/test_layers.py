@@ -14,7 +14,7 @@ from tasks.layers import LAYERS, LayerConfig
 
 
 def test_wrong_name_tells_the_nearest() -> None:
-    with pytest.raises(ValidationError, match=r"no layer 'Cutmx'\. Did you mean 'CutMix'\? Known: AugMix, "):
+    with pytest.raises(ValidationError, match=r"no layer 'Cutmx'\. Did you mean 'CutMix'\? One of: AugMix, "):
         LayerConfig(name="Cutmx")
 
 
