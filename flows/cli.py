@@ -298,11 +298,13 @@ def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    from flows.temporary_server import prefect_server
     from flows.training import blood_cell_training, observing
 
     token = observing.set(observer)
     try:
-        record: RunRecord = blood_cell_training(**request.model_dump())
+        with prefect_server():
+            record: RunRecord = blood_cell_training(**request.model_dump())
     finally:
         observing.reset(token)
     return record

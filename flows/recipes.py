@@ -78,8 +78,8 @@ def laptop() -> tuple[str, PipelineConfig]:
     The hand-built network of 0.49 M parameters, turned and flipped online, 30 epochs under a cosine.
 
     Measured on two shared x86-64 cores with 11,959 PBC cells (8,359 to train on): test accuracy 0.985
-    of 1,793 images (95 % interval 0.979 to 0.990), 0.983 averaged over eight views; val 0.993 and 0.994. 22 minutes in
-    all, 20 of them training at 210 images/s.
+    of 1,793 images (95 % interval 0.979 to 0.990), 0.983 averaged over eight views; val 0.993 and 0.994.
+    22 minutes in all, 20 of them training at 210 images/s.
     """
     return "bloodmnist-128", PipelineConfig.model_validate(
         {

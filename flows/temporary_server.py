@@ -1,36 +1,53 @@
-"""The Prefect server that a flow starts for itself where none was set up, and how it ends.
+"""The Prefect server of a run for which none was set up, and how it ends.
 
-Prefect stops it at the interpreter's exit, which a killed process never comes to: it would go on for ever.
+Prefect would start one as well, but in our process group, where the keyboard's interrupt ends it before the
+flow can say that it was interrupted; and would stop it at the interpreter's exit, which a killed process never
+comes to.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from infra.errors import StageError
+
+_KEEPER = """
+import sys
 from prefect.server.api.server import SubprocessASGIServer
-
-_WATCH = """
-import os, signal, sys
-sys.stdin.buffer.read()  # ends when the process that holds the other end is gone, however it went
-for pid in map(int, sys.argv[1:]):
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+with SubprocessASGIServer() as server:
+    print(server.api_url, flush=True)
+    sys.stdin.buffer.read()  # ends when the process that holds the other end is gone, however it went
 """
-_watchers: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def end_it_with_this_process() -> None:
-    """Have a small process wait for the end of this one, and then end the server, if there is one."""
-    for server in SubprocessASGIServer._instances.values():
-        process = server.server_process
-        if process is not None and process.pid not in _watchers:
-            _watchers[process.pid] = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _WATCH, str(process.pid)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # the keyboard's interrupt is not for it
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Have a Prefect server for what is done inside: the one that was set up, else one of our own.
+
+    Raises:
+        StageError: The server did not start.
+    """
+    if get_current_settings().api.url:
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", _KEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as keeper:
+        url = keeper.stdout.readline().strip() if keeper.stdout else ""
+        if not url:
+            raise StageError(
+                "Prefect's server did not start.",
+                received=f"exit code {keeper.wait()}",
+                remedy="Start one by `prefect server start`, and set PREFECT_API_URL to its address.",
             )
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield

@@ -24,7 +24,6 @@ from flows.observer import LogObserver, Observer
 from flows.record import RunRecord
 from flows.run import Run, RunRequest
 from flows.stages import STAGES, StageName
-from flows.temporary_server import end_it_with_this_process
 from infra.draft import Progress
 from infra.errors import StageError
 from infra.manifest import Manifest, StoredObject
@@ -71,7 +70,6 @@ def blood_cell_training(
         until_stage=until_stage,
         store=store,
     )
-    end_it_with_this_process()
     run = Run(request, observing.get() or LogObserver(get_run_logger()), SETTINGS)
     with run.recorded() as record:
         for stage in run.engine.stages:
