@@ -1,8 +1,8 @@
 """The Prefect server of a run for which none was set up, and how it ends.
 
 Prefect would start one as well, but in our process group, where the keyboard's interrupt ends it before the
-flow can say that it was interrupted; and would stop it at the interpreter's exit, which a killed process never
-comes to.
+flow can say that it was interrupted; and would stop it at the interpreter's exit, which a killed process
+never comes to.
 """
 
 from __future__ import annotations
