@@ -26,8 +26,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from infra.draft import Draft
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest, StoredObject
-from infra.store import LocalStore, Store
+from infra.store import Store
 from tasks.augment import AugmentConfig, finish, plan, write
 from tasks.layers import LayerConfig
 from tasks.records import encode, one_hot, shard_name, write_shard
@@ -110,7 +111,7 @@ def measure(parents: Parents, config: AugmentConfig, num_workers: int) -> tuple[
     for part in parts:
         digest.update(bytes.fromhex(part.sha256))
     for stored in manifest.objects:
-        parents.store.delete(stored.location)
+        parents.store.delete([stored.location])
     augmented = images * config.copies
     line = (
         f"| {images} | {num_workers} | {len(shards)} | {seconds:.0f} | {augmented / seconds:.0f} "

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from augment_scaling import draft_of, ingested, peak_mib
 
+from infra.local_store import LocalStore
 from infra.manifest import Manifest
-from infra.store import LocalStore, Store
+from infra.store import Store
 from tasks.stage import Parents
 from tasks.train import FineTuningConfig, TrainConfig, run
 

@@ -31,7 +31,7 @@ from infra.draft import Draft, Progress, silent
 from infra.errors import HemaflowError, Interrupted, StageError
 from infra.fingerprint import code_fingerprint
 from infra.manifest import KeyInputs, Manifest, StoredObject
-from infra.store import open_store
+from infra.stores import open_store
 from tasks.stage import Parents, StageConfig
 
 STOP_SECONDS = 60.0

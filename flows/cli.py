@@ -26,7 +26,8 @@ from flows.stages import STAGE_NAMES
 from infra.errors import ConfigError, HemaflowError, nearest
 from infra.manifest import load_manifest
 from infra.settings import current_settings
-from infra.store import Store, open_store
+from infra.store import Store
+from infra.stores import open_store
 from tasks.check import check_submission
 
 KEYBOARD_INTERRUPT, TERMINATED = 130, 143

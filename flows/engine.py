@@ -21,6 +21,9 @@ from infra.store import Store
 from tasks.sources import open_source
 from tasks.stage import StageConfig
 
+CHECKS_AT_ONCE = 16
+"""Requests to the store, while the objects of a result are checked."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -169,21 +172,10 @@ class Engine:
     def _damaged(self, manifest: Manifest) -> dict[str, str]:
         """Return the objects of a manifest that are not as recorded, each with what is wrong with it."""
 
-        def check(stored: StoredObject) -> str:
-            size = self.store.size(stored.location)
-            if size is None:
-                return f"{stored.name} is missing"
-            if size != stored.size_bytes:
-                return f"{stored.name} has {size} bytes instead of {stored.size_bytes}"
-            if self.store.sha256(stored.location) != stored.sha256:
-                return f"{stored.name} was altered"
-            return ""
-
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            problems = dict(
-                zip((o.name for o in manifest.objects), pool.map(check, manifest.objects), strict=True)
-            )
-        return {name: problem for name, problem in problems.items() if problem}
+        with ThreadPoolExecutor(max_workers=CHECKS_AT_ONCE) as pool:
+            problems = pool.map(lambda stored: stored.problem(self.store), manifest.objects)
+        named = zip((stored.name for stored in manifest.objects), problems, strict=True)
+        return {name: problem for name, problem in named if problem}
 
     def _cannot_start(self, name: StageName, inputs: KeyInputs) -> UserError:
         return UserError(

@@ -20,7 +20,7 @@ from flows.stages import STAGES, PipelineConfig, StageName
 from infra.errors import Interrupted
 from infra.manifest import Manifest
 from infra.settings import Settings
-from infra.store import open_store
+from infra.stores import open_store
 
 
 class RunRequest(BaseModel):

@@ -8,7 +8,7 @@ What an unfinished stage needs to go on later (checkpoints) goes to `stages/<sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Draft:
     def put_file(self, name: str, path: Path, *, num_records: int = 0) -> StoredObject:
         """Write an object of this result from a local file, in bounded memory. Raises StoreFull."""
         stored = self._describe(name, path.stat().st_size, file_sha256(path), num_records)
-        self.store.put_file(stored.location, path)
+        self.store.put_file(stored.location, path, stored.sha256)
         return self.adopt(stored)
 
     def adopt(self, stored: StoredObject) -> StoredObject:
@@ -106,10 +106,9 @@ class Draft:
         if found is None:
             return None
         stored = StoredObject.model_validate_json(found[0])
-        if self.store.size(stored.location) == stored.size_bytes:
-            if self.store.sha256(stored.location) == stored.sha256:
-                return stored
-        self.store.delete(self._part_name(name))
+        if not stored.problem(self.store):
+            return stored
+        self.store.delete([self._part_name(name)])
         return None
 
     # Work: what an unfinished stage needs to go on, kept as atomic objects until the commit.
@@ -126,7 +125,7 @@ class Draft:
     def forget(self) -> None:
         """Drop parts and unfinished work, so that the stage begins at its beginning."""
         for prefix in ("parts", "work"):
-            self._delete(self.store.list(f"{self.folder}/{prefix}/"))
+            self.store.delete(self.store.list(f"{self.folder}/{prefix}/"))
 
     def _describe(self, name: str, size_bytes: int, sha256: str, num_records: int) -> StoredObject:
         location = f"{self.folder}/{sha256[:16]}/{name}"
@@ -140,9 +139,5 @@ class Draft:
     def _drop_all_but(self, manifest: Manifest) -> None:
         """After a commit: remove unfinished work, and those of our objects that the result does not use."""
         used = {stored.location for stored in manifest.objects}
-        self._delete(o.location for o in self._objects.values() if o.location not in used)
+        self.store.delete(o.location for o in self._objects.values() if o.location not in used)
         self.forget()
-
-    def _delete(self, names: Iterable[str]) -> None:
-        for name in list(names):
-            self.store.delete(name)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.errors import ObjectAltered, ObjectMissing, StoreError
+from infra.errors import ObjectMissing, StoreError
 from infra.store import Store
 
 FORMAT = 1
@@ -32,6 +32,15 @@ class StoredObject(BaseModel):
     size_bytes: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     num_records: int = Field(default=0, ge=0)
+
+    def problem(self, store: Store) -> str:
+        """Return what is wrong with the object as the store has it now; "" where it is as recorded."""
+        stat = store.stat(self.location)
+        if stat is None:
+            return f"{self.name} is missing"
+        if stat.size_bytes != self.size_bytes:
+            return f"{self.name} has {stat.size_bytes} bytes instead of {self.size_bytes}"
+        return "" if stat.sha256 == self.sha256 else f"{self.name} was altered"
 
 
 class KeyInputs(BaseModel):
@@ -92,26 +101,22 @@ class Manifest(BaseModel):
         return tuple(sorted((o for o in self.objects if o.name.startswith(prefix)), key=lambda o: o.name))
 
     def path(self, store: Store, name: str) -> Path:
-        """Return a local, read-only file with the bytes of the object of that name. Raises ObjectMissing."""
-        return store.path(self.object(name).location)
+        """Return a local, read-only file with the bytes of the object of that name, checked.
+
+        Raises:
+            ObjectMissing: It is not there.
+            ObjectAltered: Its bytes are others.
+        """
+        stored = self.object(name)
+        return store.path(stored.location, stored.sha256)
 
     def read(self, store: Store, name: str) -> bytes:
         """Return the bytes of the object of that name, checked. Raises ObjectMissing, ObjectAltered."""
         stored = self.object(name)
         data = store.get(stored.location)
         if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise altered(store, stored)
+            raise store.altered(stored.location, stored.sha256)
         return data
-
-
-def altered(store: Store, stored: StoredObject) -> ObjectAltered:
-    """Return the error for an object whose bytes are not those recorded."""
-    return ObjectAltered(
-        "An object was changed after it was recorded.",
-        expected=f"{stored.size_bytes} bytes, SHA-256 {stored.sha256[:12]}…",
-        where=f"{store.url}/{stored.location}",
-        remedy="Run the same command again: the stage that made it is found damaged and computed again.",
-    )
 
 
 def manifest_name(stage: str, key: str) -> str:

@@ -29,13 +29,19 @@ class Settings(BaseSettings):
     )
 
     store: str = ".hemaflow"
-    """The object store: a local folder."""
+    """The object store: a local folder, or s3://bucket/prefix."""
     workers: int = Field(default_factory=_num_cores, ge=1)
     """Processes that write shards side by side."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")
     """Folder of data files that hemaflow downloaded."""
+    staging_dir: Path = Path("~/.cache/hemaflow/staging")
+    """Folder of local copies of objects of a store in S3; processes share it."""
+    staging_bytes: int = Field(default=20 * 2**30, ge=0)
+    """How much of it is kept that no process uses, in bytes."""
+    s3_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a request to S3 may go without a byte before it is made again."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
     """The longest that one stage, or one shard, may take."""
 

@@ -1,29 +1,52 @@
 """The object store: named, immutable-by-convention byte strings behind one small interface.
 
-A name is a relative POSIX path (`stages/train/4865b5…/manifest.json`). Writes are atomic: a reader sees the
-whole old object, the whole new one, or none. Two operations are conditional, and everything that must happen
-once rests on them: `create` (S3's `If-None-Match: *`) and `swap` (S3's `If-Match`).
-
-`LocalStore` keeps objects as files under a folder. Its entity tag is the SHA-256 of the content.
+A name is a relative POSIX path (`stages/train/4865b5…/manifest.json`); no name is the folder of another.
+Writes are atomic: a reader sees the whole old object, the whole new one, or none. Two operations are
+conditional, and everything that must happen once rests on them: `create` (S3's `If-None-Match: *`) and `swap`
+(S3's `If-Match`).
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
-import os
 import re
-import secrets
-import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import ConfigError, ObjectMissing, StoreError, StoreFull
+from infra.errors import ObjectAltered, ObjectMissing, StoreError
 
 _NAME = re.compile(r"[A-Za-z0-9_.@=+-]+(/[A-Za-z0-9_.@=+-]+)*")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a store says of an object without handing over its bytes.
+
+    Attributes:
+        size_bytes: Its size.
+        sha256: SHA-256 of its bytes: of those on the disk in a local store, the one recorded with the upload
+            in S3; "" for an object that hemaflow did not write.
+    """
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it.
+
+    Attributes:
+        name: Its name.
+        size_bytes: Its size.
+        modified: When it was written last, by the store's clock: seconds since 1970.
+    """
+
+    name: str
+    size_bytes: int
+    modified: float
 
 
 class Store(ABC):
@@ -40,16 +63,16 @@ class Store(ABC):
         """Return an object's bytes and entity tag, or None where there is no such object."""
 
     @abstractmethod
-    def size(self, name: str) -> int | None:
-        """Return an object's size in bytes, or None where there is no such object."""
+    def stat(self, name: str) -> Stat | None:
+        """Return an object's size and SHA-256, or None where there is no such object."""
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:
         """Write an object, replacing one of the same name. Raises StoreFull."""
 
     @abstractmethod
-    def put_file(self, name: str, path: Path) -> None:
-        """Write an object from a local file, in bounded memory. Raises StoreFull."""
+    def put_file(self, name: str, path: Path, sha256: str) -> None:
+        """Write an object from a local file with that SHA-256, in bounded memory. Raises StoreFull."""
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -60,175 +83,67 @@ class Store(ABC):
         """Replace an object only if its entity tag is still `tag`; False where it is not."""
 
     @abstractmethod
-    def delete(self, name: str) -> None:
-        """Remove an object; no error where there is none."""
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; no error where there are none."""
 
     @abstractmethod
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield, in byte order of their names, the objects whose names start with `prefix`."""
+
+    @abstractmethod
+    def path(self, name: str, sha256: str) -> Path:
+        """Return a local, read-only file with the object's bytes, which were found to have that SHA-256.
+
+        It stays there as long as this store does. A local copy with that SHA-256 is as good as the object.
+
+        Raises:
+            ObjectMissing: There is neither the object nor a copy.
+            ObjectAltered: The object's bytes are others.
+        """
+
+    @abstractmethod
+    def content_sha256(self, name: str) -> str:
+        """Read all of an object and return the SHA-256 of what was read. Raises ObjectMissing."""
+
+    @abstractmethod
+    def drop_unfinished_writes(self, before: float) -> int:
+        """Remove what writes left behind that never ended and began before then; return its bytes.
+
+        Args:
+            before: Seconds since 1970.
+        """
+
     def list(self, prefix: str) -> Iterator[str]:
         """Yield, in byte order, the names that start with `prefix`."""
+        return (entry.name for entry in self.entries(prefix))
 
-    @abstractmethod
-    def path(self, name: str) -> Path:
-        """Return a local, read-only file with the object's bytes. Raises ObjectMissing."""
-
-    def sha256(self, name: str) -> str:
-        """Return the SHA-256 of the object's bytes as they are now. Raises ObjectMissing."""
-        return file_sha256(self.path(name))
-
-
-class LocalStore(Store):
-    """A store in a local folder, safe for several processes at once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
-        self.url = str(self.root)
-
-    def get(self, name: str) -> bytes:
-        """See Store."""
-        try:
-            return self._file(name).read_bytes()
-        except FileNotFoundError:
-            raise self._missing(name) from None
-
-    def get_tagged(self, name: str) -> tuple[bytes, str] | None:
-        """See Store."""
-        try:
-            data = self._file(name).read_bytes()
-        except FileNotFoundError:
-            return None
-        return data, hashlib.sha256(data).hexdigest()
-
-    def size(self, name: str) -> int | None:
-        """See Store."""
-        try:
-            return self._file(name).stat().st_size
-        except FileNotFoundError:
-            return None
-
-    def put(self, name: str, data: bytes) -> None:
-        """See Store."""
-        with self._staged(name) as staged:
-            staged.write_bytes(data)
-            _sync(staged)
-            os.replace(staged, self._file(name))
-
-    def put_file(self, name: str, path: Path) -> None:
-        """See Store."""
-        with self._staged(name) as staged:
-            shutil.copyfile(path, staged)
-            _sync(staged)
-            os.replace(staged, self._file(name))
-
-    def create(self, name: str, data: bytes) -> bool:
-        """See Store. A hard link is the file system's own "only if absent"."""
-        with self._staged(name) as staged:
-            staged.write_bytes(data)
-            _sync(staged)
-            try:
-                os.link(staged, self._file(name))
-            except FileExistsError:
-                return False
-        return True
-
-    def swap(self, name: str, data: bytes, tag: str) -> bool:
-        """See Store. The lock that guards compare-and-replace is the kernel's, and dies with its holder."""
-        with self._staged(name) as staged:
-            staged.write_bytes(data)
-            _sync(staged)
-            with (self.root / ".staging" / "swap.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                current = self.get_tagged(name)
-                if current is None or current[1] != tag:
-                    return False
-                os.replace(staged, self._file(name))
-        return True
-
-    def delete(self, name: str) -> None:
-        """See Store."""
-        self._file(name).unlink(missing_ok=True)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """See Store."""
-        folder = self.root / prefix.rpartition("/")[0]
-        found = (
-            (Path(parent) / file).relative_to(self.root).as_posix()
-            for parent, _, files in os.walk(folder)
-            for file in files
-        )
-        names = (name for name in found if name.startswith(prefix))
-        yield from sorted(name for name in names if not name.startswith(".staging/"))
-
-    def path(self, name: str) -> Path:
-        """See Store."""
-        path = self._file(name)
-        if not path.is_file():
-            raise self._missing(name)
-        return path
-
-    def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
-            raise StoreError(
-                "That is no name for an object.",
-                expected="letters, digits and _.@=+- in parts divided by single slashes",
-                received=repr(name),
-            )
-        return self.root / name
-
-    def _missing(self, name: str) -> ObjectMissing:
+    def missing(self, name: str) -> ObjectMissing:
+        """Return the error for an object that is not there."""
         return ObjectMissing("There is no such object in the store.", where=f"{self.url}/{name}")
 
-    @contextmanager
-    def _staged(self, name: str) -> Iterator[Path]:
-        """Give a temporary file beside the objects; whatever happens, it does not stay."""
-        target = self._file(name)
-        staged: Path | None = None
-        try:
-            staging = self.root / ".staging"
-            staging.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged = staging / secrets.token_hex(16)
-            yield staged
-        except OSError as error:
-            raise self._explain(error, name) from error
-        finally:
-            if staged is not None:
-                staged.unlink(missing_ok=True)
-
-    def _explain(self, error: OSError, name: str) -> StoreError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return StoreFull(
-                "The disk is full: nothing of this object was kept.",
-                where=f"{self.url}/{name}",
-                remedy="Free some space, or choose another store with --store; then run the same command.",
-            )
-        return StoreError(
-            f"The store could not write: {error.strerror or error}.",
+    def altered(self, name: str, sha256: str) -> ObjectAltered:
+        """Return the error for an object whose bytes are not those that were recorded."""
+        return ObjectAltered(
+            "An object was changed after it was recorded.",
+            expected=f"SHA-256 {sha256[:12]}…",
             where=f"{self.url}/{name}",
-            remedy="Check that the folder exists and may be written, or choose another with --store.",
+            remedy="Run `hemaflow verify --deep --remove`, then the same command again: what is damaged is "
+            "computed again.",
         )
 
 
-def open_store(url: str) -> Store:
-    """Open the store that `url` names: a local folder (a path, or file://…)."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return LocalStore(Path(url))
-    if scheme == "file":
-        return LocalStore(Path(rest))
-    raise ConfigError(
-        "No store can be opened there.",
-        expected="a local folder or file:///folder",
-        received=f"--store {scheme}://…",
-        remedy="Give --store a folder.",
-    )
+def check_name(name: str) -> str:
+    """Return a name that is one. Raises StoreError."""
+    if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
+        raise StoreError(
+            "That is no name for an object.",
+            expected="letters, digits and _.@=+- in parts divided by single slashes",
+            received=repr(name),
+        )
+    return name
 
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal, in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

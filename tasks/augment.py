@@ -148,7 +148,7 @@ def _read(parents: Parents, first: int, num: int) -> _Images:
     size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
     images = _Images([], np.empty((num, size, size, 3), np.uint8), np.empty((num, num_classes), np.float32))
     for span in spans([file.num_records for file in files], first, num):
-        path = parents.store.path(files[span.file].location)
+        path = parents.path(files[span.file])
         for batch in _batches(path, size, num_classes, span.skip, span.take):
             start, end = len(images.ids), len(images.ids) + len(batch["id"])
             images.ids.extend(image_id.decode() for image_id in batch["id"])
@@ -245,7 +245,7 @@ def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObj
         for source in sources:
             examples.append(Example("original", source.image, source.label))
             shard = next(s for s in shards if s.first <= source.place < s.first + s.num_images)
-            path = parents.store.path(parts[shard.name].location)
+            path = parents.path(parts[shard.name])
             wanted = {f"{source.id}#{copy}": copy for copy in range(1, num_shown + 1)}
             found = _find(path, facts["image_size_pixels"], len(facts["classes"]), set(wanted))
             examples.extend(Example(f"copy {wanted[key]}", *found[key]) for key in wanted)
@@ -260,7 +260,7 @@ def _first_of_each_class(parents: Parents, num: int) -> list[list[_Source]]:
     found: list[list[_Source]] = [[] for _ in range(num_classes)]
     place = 0
     for file in ingested.matching("train-"):
-        for batch in _batches(parents.store.path(file.location), size, num_classes):
+        for batch in _batches(parents.path(file), size, num_classes):
             for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
                 sources = found[int(label.argmax())]
                 if len(sources) < num:

@@ -114,7 +114,7 @@ def predict_split(
     plain = np.zeros((total, num_classes), np.float32)
     tta = np.zeros((total, num_classes), np.float32)
     worst: list[tuple[float, int, report.Mistake]] = []
-    shards = [ingest.path(parents.store, stored.name) for stored in ingest.matching(f"{split}-")]
+    shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
     batches = read_batches(shards, size, num_classes, config.batch_size) if total else []
     for batch in batches:
         images, truth = batch["image"].numpy(), batch["label"].numpy().argmax(1)

@@ -1,18 +1,18 @@
 """The training feed: shards to shuffled batches, in bounded memory, the same for the same seed and epoch.
 
-Shards are opened in an order of the epoch's own, a few at a time, and their records mixed in a buffer of
-bounded size. A feed begun at step k gives what the whole feed gives from step k on.
+Shards are opened in an order of the epoch's own, a few at a time, as soon as they have arrived, and their
+records mixed in a buffer of bounded size. A feed begun at step k gives what the whole feed gives from step k
+on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.arriving import ArrivingShards
 from tasks.records import decode
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def num_steps(num_records: int, batch_size: int) -> int:
 
 
 def training_batches(
-    shards: Sequence[Path],
+    shards: ArrivingShards,
     image_size_pixels: int,
     num_classes: int,
     *,
@@ -42,9 +42,15 @@ def training_batches(
     import tensorflow as tf
 
     rng = np.random.default_rng((seed, epoch))
-    order = [str(shards[index]) for index in rng.permutation(len(shards))]
+    order = rng.permutation(len(shards))
+    shards.fetch(order)
+
+    def read(place: tf.Tensor) -> tf.data.Dataset:
+        path = tf.numpy_function(lambda place: str(shards.path(place)), [place], tf.string)
+        return tf.data.TFRecordDataset(tf.ensure_shape(path, ()), buffer_size=4 << 20)
+
     records = tf.data.Dataset.from_tensor_slices(order).interleave(
-        lambda path: tf.data.TFRecordDataset(path, buffer_size=4 << 20),
+        read,
         cycle_length=INTERLEAVED_SHARDS,
         num_parallel_calls=INTERLEAVED_SHARDS,
         deterministic=True,
@@ -61,12 +67,14 @@ def training_batches(
 
 
 def validation_batches(
-    shards: Sequence[Path], image_size_pixels: int, num_classes: int, batch_size: int
+    shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
 ) -> tf.data.Dataset:
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     import tensorflow as tf
 
-    records = tf.data.TFRecordDataset([str(path) for path in shards], buffer_size=4 << 20)
+    shards.fetch(range(len(shards)))
+    paths = [str(shards.path(place)) for place in range(len(shards))]
+    records = tf.data.TFRecordDataset(paths, buffer_size=4 << 20)
     batches = records.batch(batch_size).map(
         lambda batch: _pair(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
     )

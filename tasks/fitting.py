@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import Interrupted, StageError
 from tasks import checkpoint
+from tasks.arriving import ArrivingShards
 from tasks.feed import num_steps, training_batches, validation_batches
 from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
@@ -48,8 +49,8 @@ class Fitting:
         self.config, self.draft = config, draft
         self.image_pixels = int(ingest.facts["image_size_pixels"])
         self.num_classes = len(ingest.facts["classes"])
-        self.train_shards = [parents.store.path(o.location) for o in augment.matching("train-")]
-        self.val_shards = [parents.store.path(o.location) for o in ingest.matching("val-")]
+        self.train_shards = ArrivingShards(parents, augment.matching("train-"))
+        self.val_shards = ArrivingShards(parents, ingest.matching("val-"))
         self.num_examples = int(augment.facts["num_examples"])
         self.num_val = int(ingest.facts["num_examples"]["val"])
         self.phases: list[tuple[str, TransferConfig | FineTuningConfig]] = [
@@ -139,13 +140,17 @@ class Fitting:
             epoch=number,
             first_step=self.step,
         )
-        self.model.fit(
-            batches,
-            steps_per_epoch=self.steps_per_epoch - self.step,
-            verbose=0,
-            callbacks=[self._steps(number)],
-            shuffle=False,
-        )
+        try:
+            self.model.fit(
+                batches,
+                steps_per_epoch=self.steps_per_epoch - self.step,
+                verbose=0,
+                callbacks=[self._steps(number)],
+                shuffle=False,
+            )
+        except Exception:
+            self.train_shards.raise_failure()
+            raise
         if self.asked_to_stop and self.step < self.steps_per_epoch:
             self._put_back_weights()
             self._keep_checkpoint()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.manifest import Manifest
+from infra.manifest import Manifest, StoredObject
 from infra.store import Store
 
 
@@ -36,6 +37,10 @@ class Parents:
     manifests: Mapping[str, Manifest]
     data: str = ""
     """What --data named; only the first stage reads it, and only its content enters the key."""
+
+    def path(self, stored: StoredObject) -> Path:
+        """Return a local, read-only file with an object's bytes, checked."""
+        return self.store.path(stored.location, stored.sha256)
 
     def __getitem__(self, stage: str) -> Manifest:
         """Return the manifest of a parent stage, by the stage's name."""

@@ -146,7 +146,7 @@ def _write_images(parents: Parents, path: Path, num_images: int) -> None:
     """Write the test images to a .npy of uint8[n, H, W, 3], in bounded memory."""
     ingest = parents["ingest"]
     size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
-    shards = [ingest.path(parents.store, shard.name) for shard in ingest.matching("test-")]
+    shards = [parents.path(stored) for stored in ingest.matching("test-")]
     _leave_accelerators()
     batches = read_batches(shards, size, num_classes, 256).as_numpy_iterator()
     written = write_images(path, size, (batch["image"] for batch in batches))

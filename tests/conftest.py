@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from infra.store import LocalStore
+from infra.local_store import LocalStore
+from infra.stack import BUCKET, Stack, free_ports
+from infra.store import Store
+from infra.stores import open_store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+settings.register_profile("default", deadline=None, max_examples=150)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile("default")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     """An empty store in a local folder."""
     return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables by which a real S3 server is found, which runs as long as the tests of this process."""
+    stack = Stack(tmp_path_factory.mktemp("stack"))
+    stack.start_s3(free_ports(1)[0])
+    environment = stack.environment()
+    del environment["HEMAFLOW_STORE"]
+    yield {**environment, "HEMAFLOW_STAGING_DIR": str(tmp_path_factory.mktemp("staging"))}
+    stack.down()
+
+
+@pytest.fixture
+def s3_url(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty store in S3; the environment leads to its server."""
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store of each kind."""
+    if request.param == "local":
+        found: Store = request.getfixturevalue("store")
+        return found
+    return open_store(request.getfixturevalue("s3_url"))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import pytest
 from flows.child import Job, Worker, WorkerPool
 from infra.draft import Draft
 from infra.errors import DataError, StageError
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest
-from infra.store import LocalStore
 from tasks.stage import StageConfig
 
 INPUTS = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})

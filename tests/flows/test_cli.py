@@ -13,7 +13,7 @@ import pytest
 from flows import cli
 from flows.recipes import RECIPES
 from flows.record import RunRecord
-from infra.store import LocalStore
+from infra.local_store import LocalStore
 
 
 class Said(NamedTuple):

@@ -14,9 +14,9 @@ import pytest
 from flows.engine import Decision, Engine, all_reused
 from flows.stages import STAGE_NAMES, STAGES, PipelineConfig
 from infra.errors import UserError
+from infra.local_store import LocalStore
 from infra.manifest import Manifest
 from infra.settings import Settings
-from infra.store import LocalStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,7 +97,7 @@ def test_a_stage_that_comes_out_the_same_lets_what_follows_be_reused(store: Loca
 @pytest.mark.parametrize("damage", ["missing", "cut", "altered"])
 def test_damage_is_found_named_and_repaired(store: LocalStore, damage: str) -> None:
     manifests = complete(engine(store))
-    path = store.path(manifests["train"].object("one").location)
+    path = store.root / manifests["train"].object("one").location
     path.chmod(0o644)
     if damage == "missing":
         path.unlink()

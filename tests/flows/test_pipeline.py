@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from infra.local_store import LocalStore
 from infra.manifest import load_manifest
-from infra.store import LocalStore
 from tasks import checkpoint
 from tasks.sample import draw_cell
 
@@ -291,6 +292,8 @@ def test_a_cut_training_takes_the_steps_of_an_uncut_one(
 ) -> None:
     """And leaves nothing running: neither workers nor the Prefect server that it started for itself."""
     store = LocalStore(tmp_path / "store")
+    for stage in ("ingest", "augment"):
+        shutil.copytree(whole.store.root / "stages" / stage, store.root / "stages" / stage)
     own, living = marked(environment)
 
     def steps() -> int:
@@ -302,7 +305,7 @@ def test_a_cut_training_takes_the_steps_of_an_uncut_one(
     process = start(own, "run", "--store", str(store.root), *SMALL)
     until(lambda: steps() > 0, process)
     if sign == signal.SIGINT:
-        os.killpg(process.pid, sign)  # the keyboard interrupts the whole group, Prefect's server too
+        os.killpg(process.pid, sign)  # as the keyboard does
     else:
         process.send_signal(sign)
     _, err = process.communicate(timeout=90)

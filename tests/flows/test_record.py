@@ -4,7 +4,7 @@ import pytest
 
 from flows.record import RunRecord, StageRecord, find_run, new_run_id, runs
 from infra.errors import UserError
-from infra.store import LocalStore
+from infra.local_store import LocalStore
 
 
 def record(run: str, store: LocalStore) -> RunRecord:

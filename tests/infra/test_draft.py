@@ -6,8 +6,8 @@ import pytest
 
 from infra.draft import Draft
 from infra.errors import ObjectAltered, ObjectMissing, StoreError
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, load_manifest
-from infra.store import LocalStore
 
 
 def inputs(stage: str = "augment", **config: object) -> KeyInputs:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from infra.draft import Draft
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs
-from infra.store import LocalStore
 from tasks import records
 from tasks.stage import Parents
 

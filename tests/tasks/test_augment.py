@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from infra.draft import Draft
 from infra.errors import DataError, StageError
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest
-from infra.store import LocalStore
 from tasks.augment import AugmentConfig, finish, plan, run, write
 from tasks.index import Row, write_index
 from tasks.layers import LAYERS, LayerConfig
@@ -77,7 +77,7 @@ def parents(store: LocalStore, tmp_path: Path) -> Parents:
 
 
 def records_of(store: LocalStore, manifest: Manifest) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    paths = [store.path(stored.location) for stored in manifest.matching("train-")]
+    paths = [store.path(stored.location, stored.sha256) for stored in manifest.matching("train-")]
     found = {}
     for batch in read_batches(paths, SIZE, 3, 16).as_numpy_iterator():
         for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
@@ -223,9 +223,9 @@ def test_only_missing_shards_are_written(store: LocalStore, parents: Parents) ->
     shards = plan(parents, MIXING)
     first = draft_of(store, "augment")
     done = [write(parents, MIXING, first, shard) for shard in shards[:2]]
-    before = {o.location: store.path(o.location).stat().st_mtime_ns for o in done}
+    before = {o.location: store.path(o.location, o.sha256).stat().st_mtime_ns for o in done}
     manifest = run(parents, MIXING, draft_of(store, "augment"))
-    assert {o.location: store.path(o.location).stat().st_mtime_ns for o in done} == before
+    assert {o.location: store.path(o.location, o.sha256).stat().st_mtime_ns for o in done} == before
     assert {o.location for o in done} < {o.location for o in manifest.objects}
 
 

@@ -11,8 +11,8 @@ import pytest
 from pictures import CLASSES, SIZE, inputs, put_shards
 
 from infra.draft import Draft
+from infra.local_store import LocalStore
 from infra.manifest import Manifest
-from infra.store import LocalStore
 from tasks.evaluate import EvaluateConfig, run
 from tasks.preview import Example, draw_sheet
 from tasks.records import one_hot

@@ -1,39 +1,39 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pictures import SIZE, parents
 
-from infra.store import LocalStore
+from infra.local_store import LocalStore
+from tasks.arriving import ArrivingShards
 from tasks.feed import num_steps, training_batches, validation_batches
 
 
 @pytest.fixture
-def shards(store: LocalStore) -> list[Path]:
-    augment = parents(store, num_train=50)["augment"]
-    return [augment.path(store, stored.name) for stored in augment.matching("train-")]
+def shards(store: LocalStore) -> ArrivingShards:
+    results = parents(store, num_train=50)
+    return ArrivingShards(results, results["augment"].matching("train-"))
 
 
-def feed(shards: list[Path], **changes: Any) -> list[bytes]:
+def feed(shards: ArrivingShards, **changes: Any) -> list[bytes]:
     arguments: dict[str, Any] = {"batch_size": 8, "shuffle_buffer_images": 20, "seed": 1, "epoch": 0}
     batches = training_batches(shards, SIZE, 3, **(arguments | changes))
     return [images.numpy().tobytes() for images, _ in batches]
 
 
-def test_an_epoch_is_a_function_of_seed_and_epoch(shards: list[Path]) -> None:
+def test_an_epoch_is_a_function_of_seed_and_epoch(shards: ArrivingShards) -> None:
     assert feed(shards) == feed(shards)
     assert feed(shards) != feed(shards, epoch=1)
     assert feed(shards) != feed(shards, seed=2)
 
 
-def test_a_feed_begun_later_gives_the_rest(shards: list[Path]) -> None:
+def test_a_feed_begun_later_gives_the_rest(shards: ArrivingShards) -> None:
     assert feed(shards, first_step=4) == feed(shards)[4:]
 
 
-def test_every_image_comes_once_with_its_label(shards: list[Path]) -> None:
+def test_every_image_comes_once_with_its_label(shards: ArrivingShards) -> None:
     images, labels = [], []
     for batch, truth in training_batches(
         shards, SIZE, 3, batch_size=8, shuffle_buffer_images=20, seed=1, epoch=0
@@ -47,7 +47,7 @@ def test_every_image_comes_once_with_its_label(shards: list[Path]) -> None:
 
 
 def test_validation_comes_in_order(store: LocalStore) -> None:
-    ingest = parents(store)["ingest"]
-    paths = [ingest.path(store, stored.name) for stored in ingest.matching("val-")]
-    labels = [label for _, batch in validation_batches(paths, SIZE, 3, 8) for label in batch.numpy()]
+    results = parents(store)
+    shards = ArrivingShards(results, results["ingest"].matching("val-"))
+    labels = [label for _, batch in validation_batches(shards, SIZE, 3, 8) for label in batch.numpy()]
     assert [int(np.argmax(label)) for label in labels] == [index % 3 for index in range(30)]

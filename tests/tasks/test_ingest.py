@@ -15,8 +15,8 @@ from PIL import Image
 
 from infra.draft import Draft
 from infra.errors import DataError
+from infra.local_store import LocalStore
 from infra.manifest import Manifest
-from infra.store import LocalStore
 from tasks.index import SPLITS
 from tasks.ingest import IngestConfig, run
 from tasks.records import read_batches

@@ -13,8 +13,8 @@ from pictures import inputs, parents
 
 from infra.draft import Draft
 from infra.errors import ConfigError, Interrupted, StageError
+from infra.local_store import LocalStore
 from infra.manifest import Manifest
-from infra.store import LocalStore
 from tasks import checkpoint, fitting
 from tasks.fitting import CHECKPOINT
 from tasks.train import TrainConfig, run

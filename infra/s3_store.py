@@ -1,0 +1,449 @@
+"""A store in S3, or in any server that speaks its protocol: the only module that knows boto3.
+
+Endpoint, region and credentials are found by boto3's usual means and stay there: no error, log or record
+names them. Size and SHA-256 of every object go with it as metadata and are compared on every read: not every
+server stores or checks S3's own checksums. What rests on conditional writes is refused on a server that
+ignores them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import logging
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+from botocore import exceptions as botocore_exceptions
+from botocore.client import Config
+from botocore.response import StreamingBody
+from urllib3.exceptions import HTTPError
+
+from infra.errors import ConfigError, StoreError, StoreFull
+from infra.s3_upload import Uploader
+from infra.settings import Settings
+from infra.staging import Altered, Staging
+from infra.store import Entry, Stat, Store, check_name
+
+ATTEMPTS = 7
+"""How often a request is made before it has failed; the time in between doubles, up to 20 s."""
+CONNECTIONS = 16
+"""Requests at once, of all threads of a process."""
+READ_BYTES = 1 << 20
+CONFLICT_SECONDS = 30.0
+"""How long a write goes on that the server answers with a conflict: another writer's is under way."""
+MARKER = "store.json"
+"""The object that says that this server was seen to keep conditional writes."""
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ABSENT = ("404", "NoSuchKey", "NotFound")
+_REFUSED = {
+    "403": "The store refused access",
+    "AccessDenied": "The store refused access",
+    "InvalidAccessKeyId": "The store does not know these credentials",
+    "SignatureDoesNotMatch": "The store does not take these credentials",
+    "ExpiredToken": "The credentials have expired",
+    "NoSuchBucket": "There is no such bucket",
+}
+Result = TypeVar("Result")
+
+
+class S3Store(Store):
+    """A store under a prefix of a bucket.
+
+    Args:
+        bucket: The bucket; it must exist.
+        prefix: What all names begin with in it; "" for none.
+        settings: Time limits, and where local copies are.
+
+    Raises:
+        ConfigError: That is no bucket's name.
+    """
+
+    def __init__(self, bucket: str, prefix: str, settings: Settings) -> None:
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigError(
+                "That is no name of a bucket.",
+                expected="s3://bucket/prefix; credentials come from the environment or a profile",
+                received="s3://…",
+                remedy="Name an existing bucket: 3 to 63 small letters, digits, dots and hyphens.",
+            )
+        self._bucket, self._prefix = bucket, check_name(prefix.strip("/")) + "/" if prefix.strip("/") else ""
+        self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._staging = Staging(settings.staging_dir, settings.staging_bytes)
+        self._client = _client(settings.s3_timeout_seconds)
+        self._uploader = Uploader(self._client, bucket)
+        self._bucket_seen = False
+        self._conditions_proven = False
+
+    def get(self, name: str) -> bytes:
+        """See Store."""
+        found = self.get_tagged(name)
+        if found is None:
+            raise self.missing(name)
+        return found[0]
+
+    def get_tagged(self, name: str) -> tuple[bytes, str] | None:
+        """See Store."""
+        with self._explained(name):
+            found = self._whole(name)
+        return found[:2] if found else None
+
+    def stat(self, name: str) -> Stat | None:
+        """See Store."""
+        with self._explained(name):
+            try:
+                head = self._client.head_object(**self._address(name))
+            except botocore_exceptions.ClientError as error:
+                if _code(error) not in _ABSENT:
+                    raise
+                self._require_bucket()  # the answer to HEAD does not say what is absent
+                return None
+        return Stat(head["ContentLength"], head["Metadata"].get("sha256", ""))
+
+    def put(self, name: str, data: bytes) -> None:
+        """See Store."""
+        with self._explained(name):
+            self._until_no_conflict(lambda: self._put(name, data))
+
+    def put_file(self, name: str, path: Path, sha256: str) -> None:
+        """See Store. Parts that an earlier upload of the same bytes got through are not sent again."""
+        with self._explained(name):
+            self._uploader.upload(self._key(name), path, {"sha256": sha256})
+        with suppress(OSError):  # a full disk: whoever reads it here fetches it
+            self._staging.adopt(sha256, path)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See Store."""
+        return self._conditional(name, data, IfNoneMatch="*")
+
+    def swap(self, name: str, data: bytes, tag: str) -> bool:
+        """See Store."""
+        return self._conditional(name, data, IfMatch=tag)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See Store."""
+        keys = [self._key(name) for name in names]
+        for first in range(0, len(keys), 1000):
+            batch = [{"Key": key} for key in keys[first : first + 1000]]
+            with self._explained(""):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+            for problem in answer.get("Errors", ()):
+                if problem.get("Code") not in _ABSENT:
+                    raise StoreError(
+                        f"The store could not remove an object: {problem.get('Code')}.",
+                        where=f"s3://{self._bucket}/{problem.get('Key')}",
+                        remedy="Check that its credentials may remove objects (s3:DeleteObject).",
+                    )
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See Store."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix
+        )
+        with self._explained(prefix):
+            found = [
+                Entry(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"].timestamp())
+                for page in pages
+                for item in page.get("Contents", ())
+            ]
+        # Not every server lists in byte order.
+        yield from sorted(
+            (entry for entry in found if entry.name != MARKER), key=lambda entry: entry.name.encode()
+        )
+
+    def path(self, name: str, sha256: str) -> Path:
+        """See Store: a copy in the staging folder."""
+        with self._explained(name):
+            try:
+                return self._staging.path(sha256, lambda file, start: self._fetch(name, file, start))
+            except Altered:
+                raise self.altered(name, sha256) from None
+
+    def content_sha256(self, name: str) -> str:
+        """See Store."""
+        digest = hashlib.sha256()
+
+        class Hashing:
+            def write(self, data: bytes) -> int:
+                digest.update(data)
+                return len(data)
+
+        with self._explained(name):
+            self._fetch(name, Hashing(), 0)
+        return digest.hexdigest()
+
+    def drop_unfinished_writes(self, before: float) -> int:
+        """See Store: uploads in parts that were never completed."""
+        with self._explained(""):
+            return self._uploader.abort_unfinished(self._prefix, before)
+
+    # Requests
+
+    def _key(self, name: str) -> str:
+        return self._prefix + check_name(name)
+
+    def _address(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._key(name)}
+
+    def _put(self, name: str, data: bytes, **conditions: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.put_object(
+            **self._address(name), Body=data, Metadata={"sha256": _sha256(data)}, **conditions
+        )
+        return answer
+
+    def _whole(self, name: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes, checked, and its entity tag; None where it is absent."""
+        for last in (False, True):
+            found = self._read_whole(name)
+            if found is None:
+                return None
+            data, tag, sha256 = found
+            if not sha256 or _sha256(data) == sha256:
+                return data, tag
+            if last:  # the first time, it may have been damaged on its way
+                raise self.altered(name, sha256)
+        raise AssertionError
+
+    def _read_whole(self, name: str) -> tuple[bytes, str, str] | None:
+        def read() -> tuple[bytes, str, str] | None:
+            answer = self._open(name)
+            if answer is None:
+                return None
+            with _body():
+                return answer["Body"].read(), answer["ETag"], answer["Metadata"].get("sha256", "")
+
+        return _again_when_lost(read)
+
+    def _fetch(self, name: str, file: Any, start: int) -> None:
+        """Write an object's bytes from `start` on to a file; go on where a connection breaks."""
+        written = start
+
+        def read() -> None:
+            nonlocal written
+            answer = self._open(name, **({"Range": f"bytes={written}-"} if written else {}))
+            if answer is None:
+                raise self.missing(name)
+            chunks = answer["Body"].iter_chunks(READ_BYTES)
+            while True:
+                with _body():
+                    chunk = next(chunks, b"")
+                if not chunk:
+                    return
+                written += file.write(chunk)
+
+        _again_when_lost(read, lambda: written)
+
+    def _open(self, name: str, **how: str) -> dict[str, Any] | None:
+        """Return the answer to GET, its body still to be read; None where the object is absent."""
+        try:
+            answer: dict[str, Any] = self._client.get_object(**self._address(name), **how)
+        except botocore_exceptions.ClientError as error:
+            if _code(error) in _ABSENT:
+                return None
+            if _code(error) in ("InvalidRange", "416") and how:
+                return {"Body": StreamingBody(io.BytesIO(), 0)}  # all of it had arrived
+            raise
+        return answer
+
+    def _conditional(self, name: str, data: bytes, **condition: str) -> bool:
+        """Write under a condition; return whether it held."""
+        with self._explained(name):
+            self._prove_conditions()
+            return self._until_no_conflict(lambda: self._put_if(name, data, **condition))
+
+    def _put_if(self, name: str, data: bytes, **condition: str) -> bool:
+        try:
+            self._put(name, data, **condition)
+        except botocore_exceptions.ClientError as error:
+            absent = "IfMatch" in condition and _code(error) in _ABSENT
+            if _code(error) not in ("PreconditionFailed", "412") and not absent:
+                raise
+            if not error.response["ResponseMetadata"].get("RetryAttempts"):
+                return False
+            # An earlier attempt may have gone through, and only its answer have been lost.
+            found = self._whole(name)
+            return found is not None and found[0] == data
+        return True
+
+    def _until_no_conflict(self, write: Callable[[], Result]) -> Result:
+        """Write again while the server says that another write of the same object is under way."""
+        deadline = time.monotonic() + CONFLICT_SECONDS
+        while True:
+            try:
+                return write()
+            except botocore_exceptions.ClientError as error:
+                if _code(error) not in ("ConditionalRequestConflict", "409") or time.monotonic() > deadline:
+                    raise
+                time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+
+    def _prove_conditions(self) -> None:
+        """Make sure, once for each store and endpoint, that the server keeps conditional writes.
+
+        Raises:
+            StoreError: It ignores them.
+        """
+        if self._conditions_proven:
+            return
+        endpoint = _sha256(self._client.meta.endpoint_url.encode())
+        marker = self._whole(MARKER)
+        if marker is None or endpoint not in json.loads(marker[0])["conditional_writes_proven"]:
+            probe = f"probe-{secrets.token_hex(8)}"
+            held = [
+                self._put_if(probe, b"1", IfNoneMatch="*"),
+                not self._put_if(probe, b"2", IfNoneMatch="*"),
+                not self._put_if(probe, b"3", IfMatch=f'"{"0" * 32}"'),
+            ]
+            found = self._whole(probe)
+            held.append(
+                found is not None and found[0] == b"1" and self._put_if(probe, b"4", IfMatch=found[1])
+            )
+            self.delete([probe])
+            if not all(held):
+                raise StoreError(
+                    "This server ignores conditional writes: two runs could overwrite each other's results.",
+                    expected="If-None-Match and If-Match to be kept, as Amazon S3 and SeaweedFS do",
+                    where=self.url,
+                    remedy="Choose another store with --store: a local folder, or a server that keeps them.",
+                )
+            proven = json.loads(marker[0])["conditional_writes_proven"] if marker else []
+            self._put(MARKER, json.dumps({"conditional_writes_proven": [*proven, endpoint]}).encode())
+        self._conditions_proven = True
+
+    def _require_bucket(self) -> None:
+        if not self._bucket_seen:
+            try:
+                self._client.head_bucket(Bucket=self._bucket)
+            except botocore_exceptions.ClientError as error:
+                if _code(error) in _ABSENT:
+                    raise self._refused("NoSuchBucket", "") from None
+                raise
+            self._bucket_seen = True
+
+    # Errors
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Turn what boto3 raises into our errors. Its own texts may name hosts and keys: they are dropped."""
+        where = f"{self.url}/{name}".rstrip("/")
+        try:
+            yield
+        except botocore_exceptions.ClientError as error:
+            code = _code(error)
+            if code in _REFUSED:
+                raise self._refused(code, name) from None
+            if code in ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"):
+                raise StoreFull(
+                    "The store is full: nothing of this object was kept.",
+                    where=where,
+                    remedy="Make room in the bucket (see `hemaflow gc`); then run the same command.",
+                ) from None
+            raise StoreError(
+                f"The store did not do what it was asked: {code}.",
+                received=f"{error.operation_name}, {ATTEMPTS} times",
+                where=where,
+                remedy="Run the same command again: it goes on from what is complete.",
+            ) from None
+        except (
+            botocore_exceptions.NoCredentialsError,
+            botocore_exceptions.PartialCredentialsError,
+            botocore_exceptions.CredentialRetrievalError,
+            botocore_exceptions.TokenRetrievalError,
+        ):
+            raise StoreError(
+                "There are no credentials for S3.",
+                where=where,
+                remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+            ) from None
+        except (botocore_exceptions.BotoCoreError, HTTPError) as error:
+            raise StoreError(
+                f"The store cannot be reached: {type(error).__name__}.",
+                received=f"{ATTEMPTS} attempts",
+                where=where,
+                remedy="Check the network and the endpoint (AWS_ENDPOINT_URL_S3, or the profile's); the same "
+                "command then goes on from what is complete.",
+            ) from None
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise (StoreFull if full else StoreError)(
+                f"A local copy could not be written: {error.strerror or type(error).__name__}.",
+                where=str(self._staging.folder),
+                remedy="Free some space there, or choose another folder with HEMAFLOW_STAGING_DIR.",
+            ) from None
+
+    def _refused(self, code: str, name: str) -> StoreError:
+        remedies = {
+            "NoSuchBucket": "Create the bucket, or choose another with --store.",
+        }
+        return StoreError(
+            f"{_REFUSED[code]}.",
+            where=f"{self.url}/{name}".rstrip("/"),
+            remedy=remedies.get(
+                code, "Check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their policy."
+            ),
+        )
+
+
+def _client(timeout_seconds: float) -> Any:
+    # They would name hosts.
+    for logger in ("botocore", "boto3", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    return boto3.session.Session().client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=min(10.0, timeout_seconds),
+            read_timeout=timeout_seconds,
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+        ),
+    )
+
+
+class _Lost(Exception):
+    """A connection broke while a body was read; what boto3 itself does not try again."""
+
+
+@contextmanager
+def _body() -> Iterator[None]:
+    try:
+        yield
+    except (
+        botocore_exceptions.HTTPClientError,
+        botocore_exceptions.IncompleteReadError,
+        HTTPError,
+        OSError,
+    ) as error:
+        raise _Lost from error
+
+
+def _again_when_lost(read: Callable[[], Result], progress: Callable[[], int] = lambda: 0) -> Result:
+    """Call `read` until no connection breaks under it; give up where nothing more arrives."""
+    attempt, last = 0, progress()
+    while True:
+        try:
+            return read()
+        except _Lost as error:
+            attempt, last = (1, progress()) if progress() > last else (attempt + 1, last)
+            if attempt >= ATTEMPTS:
+                raise botocore_exceptions.ConnectionClosedError(endpoint_url="") from error
+            time.sleep(random.uniform(0, min(20.0, 0.2 * 2**attempt)))  # noqa: S311
+
+
+def _code(error: botocore_exceptions.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

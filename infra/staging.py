@@ -1,0 +1,154 @@
+"""Local copies of objects of a remote store, shared safely by processes, in bounded space.
+
+A copy is a file named by the SHA-256 of its bytes, so it serves every store and run. Whoever fetches one
+holds the kernel's lock on it: others wait and then find it there, and what a killed process had fetched is
+gone on with. Whoever uses one holds a shared lock for as long as it lives: what is in use is never removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from infra.store import file_sha256
+
+Fetch = Callable[[BinaryIO, int], None]
+"""Called with a file open at its end, and how many bytes of the object it holds: adds the rest."""
+
+
+PARTIAL_SECONDS = 7 * 86400.0
+"""How long a part of an object waits for somebody to go on with it."""
+
+
+class Altered(Exception):
+    """What was fetched does not have the SHA-256 that was asked for."""
+
+
+class Staging:
+    """A folder of local copies.
+
+    Args:
+        folder: Where they are.
+        limit_bytes: How much is kept that no process uses.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder, self.limit_bytes = folder.expanduser().absolute(), limit_bytes
+        self._used: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def path(self, sha256: str, fetch: Fetch) -> Path:
+        """Return the copy with that SHA-256, fetched where it is not there, and keep it from removal.
+
+        Raises:
+            Altered: What `fetch` wrote has another SHA-256, twice.
+        """
+        path = self._file(sha256)
+        with self._lock:
+            if sha256 in self._used:
+                return path
+        with self._exclusive(sha256):
+            if not (path.is_file() and file_sha256(path) == sha256):
+                path.unlink(missing_ok=True)
+                self._fetch(sha256, fetch)
+            os.utime(path)
+            self._use(sha256, path)
+        self._make_room()
+        return path
+
+    def adopt(self, sha256: str, path: Path) -> None:
+        """Take over the bytes of a local file that was sent to the store: nobody here need fetch it.
+
+        The file may be removed afterwards, but must not be written to.
+        """
+        with self._exclusive(sha256):
+            target = self._file(sha256)
+            if not target.is_file():
+                partial = self._partial(sha256)
+                partial.unlink(missing_ok=True)
+                try:
+                    os.link(path, partial)
+                except OSError:  # another file system
+                    shutil.copyfile(path, partial)
+                os.replace(partial, target)
+        self._make_room()
+
+    def release(self) -> None:
+        """Let everything that this process uses be removed."""
+        with self._lock:
+            for descriptor in self._used.values():
+                os.close(descriptor)
+            self._used.clear()
+
+    def _fetch(self, sha256: str, fetch: Fetch) -> None:
+        partial = self._partial(sha256)
+        for _ in range(2):  # the first may have gone on with bytes of a damaged beginning
+            with partial.open("ab") as file:
+                fetch(file, file.tell())
+            if file_sha256(partial) == sha256:
+                os.replace(partial, self._file(sha256))
+                return
+            partial.unlink()
+        raise Altered(sha256)
+
+    def _use(self, sha256: str, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with self._lock:
+            self._used[sha256] = descriptor
+
+    def _make_room(self) -> None:
+        """Remove the copies that were used longest ago and are in nobody's use, until the limit holds."""
+        for partial in self.folder.glob("partial/" + "?" * 64):
+            with suppress(FileNotFoundError):
+                if partial.stat().st_mtime < time.time() - PARTIAL_SECONDS:
+                    partial.unlink()
+        copies = []
+        for path in self.folder.glob("objects/??/" + "?" * 64):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                copies.append((status.st_mtime, status.st_size, path))
+        excess = sum(size for _, size, _ in copies) - self.limit_bytes
+        for _, size, path in sorted(copies):
+            if excess <= 0:
+                return
+            if self._remove(path):
+                excess -= size
+
+    def _remove(self, path: Path) -> bool:
+        """Remove a copy unless somebody uses, fetches or has removed it."""
+        with self._exclusive(path.name, wait=False) as held, suppress(FileNotFoundError):
+            if held:
+                with path.open("rb") as file, suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    return True
+        return False
+
+    @contextmanager
+    def _exclusive(self, sha256: str, wait: bool = True) -> Iterator[bool]:
+        """Be the only one, among threads and processes, to change that copy; give whether we are."""
+        # A few locks for all copies: lock files that came and went could be locked by two.
+        path = self.folder / "locks" / sha256[:2]
+        for folder in (path.parent, self._file(sha256).parent, self._partial(sha256).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def _file(self, sha256: str) -> Path:
+        return self.folder / "objects" / sha256[:2] / sha256
+
+    def _partial(self, sha256: str) -> Path:
+        return self.folder / "partial" / sha256
