@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from flows import stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
-from flows.record import RunRecord, find_run, runs, trained_model
+from flows.record import KnownRuns, RunRecord, find_run, trained_model
 from flows.run import Run, RunRequest
 from flows.stages import STAGE_NAMES
+from flows.terminal import Json, StoreUrl, duration, err, escaped, opened, out, table
 from infra.errors import ConfigError, HemaflowError, nearest
-from infra.manifest import load_manifest
 from infra.settings import current_settings
 from infra.store import Store
-from infra.stores import open_store
 from tasks.check import check_submission
 
 KEYBOARD_INTERRUPT, TERMINATED = 130, 143
@@ -35,9 +33,6 @@ KEYBOARD_INTERRUPT, TERMINATED = 130, 143
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-# Where nobody looks, no line is broken.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Data = Annotated[
     str,
@@ -54,34 +49,42 @@ Changes = Annotated[
 ]
 From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
 Until = Annotated[str, typer.Option("--until", help="Stop after this stage.")]
-StoreUrl = Annotated[
-    str, typer.Option("--store", help="The object store: a folder.", envvar="HEMAFLOW_STORE")
+Only = Annotated[
+    str, typer.Option("--only", help="Compute this stage again, and nothing before or after it.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-RunId = Annotated[
-    str, typer.Argument(help="The run's id, or its beginning or end; the newest where left out.")
+Of = Annotated[
+    str,
+    typer.Option(
+        "--of",
+        metavar="RUN",
+        help="Go on from this run's results as they are, whatever changed since; "
+        "its data, recipe and changes hold where no others are given.",
+    ),
 ]
 
 
 @app.command()
 def run(
     data: Data = "",
-    recipe: RecipeOption = "demo",
+    recipe: RecipeOption = "",
     changes: Changes = None,
     from_stage: From = "",
-    until_stage: Until = "submit",
+    until_stage: Until = "",
+    only_stage: Only = "",
+    of_run: Of = "",
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
     """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
-    request = _request(data, recipe, changes, from_stage, until_stage, store)
+    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
     settings = current_settings()
     engine = request.engine(settings)
     with ConsoleObserver(err) as observer:
         # Where nothing is to be done, there is nothing for Prefect to run: no server is started for it.
         # A server that was set up is told of every run.
-        if all_reused(engine.plan()) and not os.environ.get("PREFECT_API_URL"):
-            record = Run(request, observer, settings, engine).reuse_all()
+        decisions = engine.plan()
+        if all_reused(decisions) and not os.environ.get("PREFECT_API_URL"):
+            record = Run(request, observer, settings, engine).reuse_all(decisions)
         else:
             record = _run_flow(request, observer)
     _print_run(record, engine.store, as_json)
@@ -90,29 +93,45 @@ def run(
 @app.command()
 def plan(
     data: Data = "",
-    recipe: RecipeOption = "demo",
+    recipe: RecipeOption = "",
     changes: Changes = None,
     from_stage: From = "",
-    until_stage: Until = "submit",
+    until_stage: Until = "",
+    only_stage: Only = "",
+    of_run: Of = "",
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say what would run, what would be reused, and why. Nothing is written."""
-    request = _request(data, recipe, changes, from_stage, until_stage, store)
-    decisions = request.engine(current_settings()).plan()
+    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
+    engine = request.engine(current_settings())
+    decisions = engine.plan()
+    known = KnownRuns.read(engine.store)
+    estimates = {
+        decision.stage: known.seconds(decision.stage, request.recipe, engine.data)
+        for decision in decisions
+        if decision.state == "run"
+    }
     if as_json:
-        print(json.dumps({"stages": [_decision_document(decision) for decision in decisions]}, indent=1))
+        stages = [
+            _decision_document(decision) | {"seconds": estimates.get(decision.stage)}
+            for decision in decisions
+        ]
+        print(json.dumps({"stages": stages}, indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "", "key", "because"):
-        table.add_column(heading)
+    planned = table("stage", "", "key", "takes", "because")
     for decision in decisions:
         key = decision.inputs.key[:8] if decision.inputs else "…"
         style = "green" if decision.state == "reuse" else "yellow"
-        table.add_row(
-            decision.stage, f"[{style}]{decision.state}[/]", key, decision.reason.replace("[", r"\[")
+        seconds = estimates.get(decision.stage)
+        planned.add_row(
+            decision.stage,
+            f"[{style}]{decision.state}[/]",
+            key,
+            "" if seconds is None else duration(seconds),
+            escaped(decision.reason),
         )
-    out.print(table)
+    out.print(planned)
 
 
 @app.command()
@@ -124,56 +143,10 @@ def recipes(name: Annotated[str, typer.Argument(help="Show this recipe whole.")]
         print(f"\nData: {recipe.data}\nConfig:")
         print(recipe.config.model_dump_json(indent=1))
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
+    listed = table(header=False)
     for known in RECIPES:
-        table.add_row(known, recipe_named(known).summary)
-    out.print(table)
-
-
-@app.command(name="runs")
-def list_runs(store: StoreUrl = "", as_json: Json = False) -> None:
-    """List the runs of a store, the oldest first."""
-    records = list(runs(_store(store)))
-    if as_json:
-        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "recipe", "data", "seconds", "ran", "test accuracy"):
-        table.add_column(heading)
-    for record in records:
-        ran = ", ".join(stage.stage for stage in record.stages if stage.state == "ran") or "nothing"
-        accuracy = record.metrics.get("test_tta", {}).get("accuracy")
-        table.add_row(
-            record.run,
-            record.status,
-            record.recipe,
-            record.data,
-            f"{record.seconds:.1f}",
-            ran,
-            "" if accuracy is None else f"{accuracy:.4f}",
-        )
-    out.print(table)
-
-
-@app.command()
-def show(run_id: RunId = "", store: StoreUrl = "") -> None:
-    """Show the record of a run: config, stages, keys, metrics, versions."""
-    print(json.dumps(find_run(_store(store), run_id).model_dump(mode="json"), indent=1))
-
-
-@app.command()
-def report(run_id: RunId = "", store: StoreUrl = "") -> None:
-    """Print where the HTML report of a run is."""
-    opened = _store(store)
-    record = find_run(opened, run_id)
-    path = _object_path(record, opened, "evaluate", "report.html")
-    if path is None:
-        raise ConfigError(
-            f"Run {record.run} has no report: it did not come to the end of evaluate.",
-            received=f"status {record.status}",
-            remedy="Run the same command again to go on with it.",
-        )
-    print(path)
+        listed.add_row(known, recipe_named(known).summary)
+    out.print(listed)
 
 
 @app.command()
@@ -205,14 +178,13 @@ def check(
     out.print(f"balanced accuracy {card.balanced_accuracy:.4f}")
     out.print(f"macro F1          {card.macro_f1:.4f}")
     out.print(f"seconds           {card.seconds:.1f}")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
+    scores = table("class")
     for heading in ("precision", "recall", "f1", "images"):
-        table.add_column(heading, justify="right")
+        scores.add_column(heading, justify="right")
     for row in card.per_class:
         numbers = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["class"], *numbers, str(row["support"]))
-    out.print(table)
+        scores.add_row(row["class"], *numbers, str(row["support"]))
+    out.print(scores)
 
 
 @app.command()
@@ -225,8 +197,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Name the cells in image files with the model of a run."""
-    opened = _store(store)
-    model = trained_model(opened, run_id)
+    model = trained_model(opened(store), run_id)
     with silenced():
         from tasks.predict import predict_images
 
@@ -239,6 +210,15 @@ def predict(
     for result in named:
         likeliest = ", ".join(f"{top['class']} {top['probability']:.4f}" for top in result["top"])
         out.print(f"{result['image']}: {likeliest}", markup=False)
+
+
+app.command(name="runs")(store_commands.list_runs)
+app.command()(store_commands.show)
+app.command()(store_commands.diff)
+app.command()(store_commands.report)
+app.command(name="verify")(store_commands.verify_store)
+app.command()(store_commands.gc)
+app.add_typer(stack_commands.app, name="stack")
 
 
 def main() -> None:
@@ -274,20 +254,34 @@ def _terminated(*_: object) -> None:
 
 
 def _request(
-    data: str, recipe: str, changes: list[str] | None, from_stage: str, until_stage: str, store: str
+    data: str,
+    recipe: str,
+    changes: list[str] | None,
+    from_stage: str,
+    until_stage: str,
+    only_stage: str,
+    of_run: str,
+    store: str,
 ) -> RunRequest:
-    for option, stage in (("--from", from_stage), ("--until", until_stage)):
+    for option, stage in (("--from", from_stage), ("--until", until_stage), ("--only", only_stage)):
         if stage and stage not in STAGE_NAMES:
             raise ConfigError(
                 f"{option} {stage}: there is no such stage.", expected=nearest(stage, STAGE_NAMES)
             )
+    if only_stage and (from_stage or until_stage):
+        raise ConfigError(
+            "--only names the one stage to compute: it cannot go with --from or --until.",
+            remedy="Leave out one of them.",
+        )
+    earlier = find_run(opened(store), of_run) if of_run else None
     return RunRequest.model_validate(
         {
-            "recipe": recipe,
-            "data": data,
-            "changes": tuple(changes or ()),
-            "from_stage": from_stage,
-            "until_stage": until_stage,
+            "recipe": recipe or (earlier.recipe if earlier else "demo"),
+            "data": data or (earlier.data if earlier else ""),
+            "changes": (*(earlier.changes if earlier and not recipe else ()), *(changes or ())),
+            "from_stage": only_stage or from_stage,
+            "until_stage": only_stage or until_stage or "submit",
+            "of_run": earlier.run if earlier else "",
             "store": store,
         }
     )
@@ -311,20 +305,8 @@ def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
     return record
 
 
-def _store(url: str) -> Store:
-    return open_store(url or current_settings().store)
-
-
-def _object_path(record: RunRecord, store: Store, stage: str, name: str) -> Path | None:
-    """Return the local file of an object that a run made or reused; None where it did not get there."""
-    key = record.key(stage)
-    found = load_manifest(store, stage, key) if key else None
-    return found[0].path(store, name) if found else None
-
-
 def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
-    submission = _object_path(record, store, "submit", "submission.zip")
-    page = _object_path(record, store, "evaluate", "report.html")
+    outputs = {name: f"{store.url}/{location}" for name, location in record.outputs.items()}
     if as_json:
         document: dict[str, Any] = {
             "run": record.run,
@@ -336,8 +318,8 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
             "metrics": {
                 entry: record.metrics.get(entry, {}) for entry in ("val", "val_tta", "test", "test_tta")
             },
-            "submission": str(submission) if submission else None,
-            "report": str(page) if page else None,
+            "submission": outputs.get("submission"),
+            "report": outputs.get("report"),
         }
         print(json.dumps(document, indent=1))
         return
@@ -349,10 +331,8 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
             out.print(
                 f"{label:<10} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
             )
-    if page:
-        out.print(f"report     {page}")
-    if submission:
-        out.print(f"submission {submission}")
+    for name, location in outputs.items():
+        out.print(f"{name:<10} {location}", markup=False)
 
 
 def _decision_document(decision: Decision) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class ConsoleObserver:
                 f"[bold]{decision.stage:<9}[/] runs: {_escaped(decision.reason)}", highlight=False
             )
 
+    def waits(self, stage: str) -> None:
+        """See Observer."""
+        self._console.print(f"[bold]{stage:<9}[/] waits: another run is making it")
+
     def progresses(self, stage: str, done: int, total: int, text: str) -> None:
         """See Observer."""
         if self._console.is_terminal:

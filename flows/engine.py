@@ -6,10 +6,11 @@ The same `decide` serves `hemaflow plan`, which stops there, and the flow, which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from flows.record import KnownRuns
 from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
 from flows.why import explain
 from infra.draft import Draft, Progress, silent
@@ -17,12 +18,12 @@ from infra.errors import StoreError, UserError
 from infra.fingerprint import code_fingerprint, library_versions
 from infra.manifest import KeyInputs, Manifest, StoredObject, load_manifest
 from infra.settings import Settings
-from infra.store import Store
+from infra.store import Store, in_parallel
 from tasks.sources import open_source
 from tasks.stage import StageConfig
 
-CHECKS_AT_ONCE = 16
-"""Requests to the store, while the objects of a result are checked."""
+MAX_COMPARED = 64
+"""How many earlier results of a stage a new key is compared with, the newest."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class Decision:
         return Draft(store, self.inputs, progress, self.replaces)
 
 
+@dataclass(frozen=True)
+class Pins:
+    """Results of an earlier run that are used as they are.
+
+    Attributes:
+        run: The run's id.
+        manifests: Stage → its result.
+    """
+
+    run: str
+    manifests: Mapping[StageName, Manifest]
+
+
 class Engine:
     """Decides, stage by stage, for one data source and one config.
 
@@ -68,6 +82,7 @@ class Engine:
         settings: Where things are on this machine.
         from_stage: Compute this stage and all after it again; "" for none.
         until_stage: Stop after this stage.
+        pins: Results of an earlier run that are used as they are, whatever changed since.
     """
 
     def __init__(
@@ -78,8 +93,10 @@ class Engine:
         settings: Settings,
         from_stage: StageName | Literal[""] = "",
         until_stage: StageName = "submit",
+        pins: Pins | None = None,
     ) -> None:
         self.store, self.config, self.data, self.settings = store, config, data, settings
+        self.pins = pins or Pins("", {})
         last = STAGE_NAMES.index(until_stage)
         self.stages = STAGE_NAMES[: last + 1]
         self._forced = STAGE_NAMES[STAGE_NAMES.index(from_stage) :] if from_stage else ()
@@ -91,8 +108,10 @@ class Engine:
         self._configs: dict[StageName, StageConfig] = {
             stage: getattr(config, stage).resolved() for stage in self.stages
         }
-        with open_source(data, settings) as source:
-            self._source_digest = source.content_digest()
+        self._source_digest = ""
+        if "ingest" not in self.pins.manifests:
+            with open_source(data, settings) as source:
+                self._source_digest = source.content_digest()
         self._complete: dict[StageName, list[Manifest]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
@@ -101,7 +120,9 @@ class Engine:
 
     def decide(self, name: StageName, parents: Mapping[str, Manifest]) -> Decision:
         """Decide for a stage whose parents are complete: reuse what is whole, run what is not."""
-        inputs = self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
+        if name in self.pins.manifests:
+            return self._decide_pinned(name)
+        inputs = self.inputs(name, parents)
         found = load_manifest(self.store, name, inputs.key)
         if name in self._forced:
             reason = "asked for with --from"
@@ -109,7 +130,7 @@ class Engine:
         if self._forced and not found:
             raise self._cannot_start(name, inputs)
         if found is None:
-            return Decision(name, "run", explain(inputs, self._complete_results(name)), inputs)
+            return Decision(name, "run", self._why(inputs), inputs)
         manifest, tag = found
         damaged = self._damaged(manifest)
         if damaged:
@@ -134,6 +155,26 @@ class Engine:
                 complete[name] = decision.manifest
         return decisions
 
+    def inputs(self, name: StageName, parents: Mapping[str, Manifest]) -> KeyInputs:
+        """Return what the key of a stage is made of, given the results that it builds on."""
+        if name in self.pins.manifests:
+            return self.pins.manifests[name].inputs
+        return self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
+
+    def _decide_pinned(self, name: StageName) -> Decision:
+        """Reuse the result of an earlier run, and say what would have kept it from being reused."""
+        manifest, run = self.pins.manifests[name], self.pins.run
+        damaged = self._damaged(manifest)
+        if damaged:
+            raise UserError(
+                f"The {name} of run {run} is damaged: {', '.join(damaged.values())}.",
+                where=f"{self.store.url}/stages/{name}/{manifest.key}",
+                remedy="Run without --of to have it computed again.",
+            )
+        own = self._inputs(name, manifest.inputs.parents)
+        changed = "" if own.key == manifest.key else f", although {explain(own, [manifest])}"
+        return Decision(name, "reuse", f"pinned to run {run}{changed}", manifest.inputs, manifest)
+
     def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
         stage = STAGES[name]
         return KeyInputs(
@@ -151,36 +192,45 @@ class Engine:
         if name in self._forced or not complete:
             return follows
         own = [
-            explain(self._inputs(name, manifest.inputs.parents), [manifest])
+            explain(self._inputs(name, manifest.inputs.parents), [manifest], self._known.runs)
             for manifest in complete
             if self._inputs(name, manifest.inputs.parents).key != manifest.key
         ]
         unchanged = len(own) < len(complete)
-        return follows if unchanged else f"{follows}; {min(own, key=len)}"
+        if unchanged:
+            return f"{follows}; reused if that comes out the same"
+        return f"{follows}; {min(own, key=len)}"
 
     def _complete_results(self, name: StageName) -> list[Manifest]:
-        """Return all complete results of a stage, read once."""
+        """Return the complete results of a stage that are worth a comparison, the newest first, read once."""
         if name not in self._complete:
-            found = []
-            for stored in self.store.list(f"stages/{name}/"):
-                if stored.endswith("/manifest.json"):
-                    loaded = load_manifest(self.store, name, stored.split("/")[2])
-                    found += [loaded[0]] if loaded else []
-            self._complete[name] = found
+            keys = self._known.keys(name)[:MAX_COMPARED] or [
+                stored.split("/")[2]
+                for stored in self.store.list(f"stages/{name}/")
+                if stored.endswith("/manifest.json")
+            ]
+            found = in_parallel(lambda key: load_manifest(self.store, name, key), keys)
+            self._complete[name] = [loaded[0] for loaded in found if loaded]
         return self._complete[name]
+
+    def _why(self, inputs: KeyInputs) -> str:
+        return explain(inputs, self._complete_results(inputs.stage), self._known.runs)  # type: ignore[arg-type]
+
+    @cached_property
+    def _known(self) -> KnownRuns:
+        return KnownRuns.read(self.store)
 
     def _damaged(self, manifest: Manifest) -> dict[str, str]:
         """Return the objects of a manifest that are not as recorded, each with what is wrong with it."""
 
-        with ThreadPoolExecutor(max_workers=CHECKS_AT_ONCE) as pool:
-            problems = pool.map(lambda stored: stored.problem(self.store), manifest.objects)
+        problems = in_parallel(lambda stored: stored.problem(self.store), manifest.objects)
         named = zip((stored.name for stored in manifest.objects), problems, strict=True)
         return {name: problem for name, problem in named if problem}
 
     def _cannot_start(self, name: StageName, inputs: KeyInputs) -> UserError:
         return UserError(
             f"Cannot start from {self._forced[0]!r}: its input {name!r} {inputs.key[:8]} is not complete.",
-            received=explain(inputs, self._complete_results(name)),
+            received=self._why(inputs),
             where=f"{self.store.url}/stages/{name}/{inputs.key}",
             remedy=f"Run with --from {name} to build it, or without --from to build what is missing.",
         )

@@ -14,6 +14,9 @@ class Observer(Protocol):
     def begins(self, decision: Decision) -> None:
         """A stage was decided on; where it runs, it runs now."""
 
+    def waits(self, stage: str) -> None:
+        """Another run is making a stage: it is waited for."""
+
     def progresses(self, stage: str, done: int, total: int, text: str) -> None:
         """A stage got so far: `done` of `total` units, doing `text`."""
 
@@ -32,6 +35,10 @@ class LogObserver:
         """See Observer."""
         if decision.state == "run":
             self._logger.info("%s runs: %s", decision.stage, decision.reason)
+
+    def waits(self, stage: str) -> None:
+        """See Observer."""
+        self._logger.info("%s waits: another run is making it", stage)
 
     def progresses(self, stage: str, done: int, total: int, text: str) -> None:
         """See Observer."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.errors import UserError, nearest
 from infra.fingerprint import ROOT
 from infra.manifest import canonical_json, load_manifest
-from infra.store import Store
+from infra.store import Store, in_parallel
+
+RECENT = 5
+"""How many runs an estimate of time is made from."""
 
 
 class StageRecord(BaseModel):
@@ -43,14 +47,21 @@ class RunRecord(BaseModel):
 
     run: str
     status: Literal["running", "completed", "failed", "interrupted"] = "running"
+    of: str = Field(default="", description="The run whose results it is pinned to.")
     started: str
     seconds: float = 0.0
     data: str
     recipe: str
     changes: list[str] = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict)
+    keys: dict[str, str] = Field(
+        default_factory=dict, description="Stage → the key it needs, said before it is looked up."
+    )
     stages: list[StageRecord] = Field(default_factory=list)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(
+        default_factory=dict, description="`report`, `submission` → the object that it is."
+    )
     error: str = ""
     hemaflow: str = ""
     git_revision: str = ""
@@ -69,10 +80,50 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def runs(store: Store) -> Iterator[RunRecord]:
-    """Yield the records of all runs, the oldest first."""
-    for name in store.list("runs/"):
-        yield RunRecord.model_validate_json(store.get(name))
+def runs(store: Store) -> list[RunRecord]:
+    """Return the records of all runs, the oldest first."""
+    return [RunRecord.model_validate_json(data) for data in in_parallel(store.get, store.list("runs/"))]
+
+
+@dataclass(frozen=True)
+class KnownRuns:
+    """What the records of a store say together.
+
+    Attributes:
+        records: All of them, the newest first.
+        runs: Key → the newest run that got there.
+    """
+
+    records: Sequence[RunRecord]
+    runs: Mapping[str, str]
+
+    @classmethod
+    def read(cls, store: Store) -> KnownRuns:
+        """Read the records of a store."""
+        records = runs(store)
+        return cls(records[::-1], {s.key: record.run for record in records for s in record.stages})
+
+    def seconds(self, stage: str, recipe: str, data: str) -> float | None:
+        """Return how long a stage took lately: with that recipe and data, with that recipe, or at all."""
+        for alike in (
+            lambda record: (record.recipe, record.data) == (recipe, data),
+            lambda record: record.recipe == recipe,
+            lambda record: True,
+        ):
+            took = [
+                ran.seconds
+                for record in self.records
+                for ran in record.stages
+                if alike(record) and ran.stage == stage and ran.state == "ran"
+            ]
+            if took:
+                return median(took[:RECENT])
+        return None
+
+    def keys(self, stage: str) -> list[str]:
+        """Return the keys of a stage that runs got to, the newest first."""
+        found = (record.key(stage) for record in self.records)
+        return list(dict.fromkeys(key for key in found if key))
 
 
 def find_run(store: Store, run: str = "") -> RunRecord:
@@ -89,6 +140,17 @@ def find_run(store: Store, run: str = "") -> RunRecord:
             remedy="List them with: hemaflow runs",
         )
     return RunRecord.model_validate_json(store.get(f"runs/{matches[0]}.json"))
+
+
+def output_path(store: Store, record: RunRecord, name: str) -> Path | None:
+    """Return a local file with an output of a run (`report`, `submission`); None where it has none."""
+    location = record.outputs.get(name)
+    if location is None:
+        return None
+    stage, key = location.split("/")[1:3]
+    found = load_manifest(store, stage, key)
+    stored = next((o for o in found[0].objects if o.location == location), None) if found else None
+    return store.path(location, stored.sha256) if stored else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +174,7 @@ class TrainedModel:
 
 def trained_model(store: Store, run: str = "") -> TrainedModel:
     """Return the model of a run, or of the newest run that has one. Raises UserError."""
-    candidates = [find_run(store, run)] if run else list(runs(store))[::-1]
+    candidates = [find_run(store, run)] if run else runs(store)[::-1]
     for record in candidates:
         manifests = {
             stage.stage: found[0]

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.changes import change
-from flows.engine import Decision, Engine, require_manifest
+from flows.engine import Decision, Engine, Pins, require_manifest
 from flows.observer import Observer
 from flows.recipes import recipe_named
-from flows.record import RunRecord, StageRecord, git_revision, new_run_id
-from flows.stages import STAGES, PipelineConfig, StageName
-from infra.errors import Interrupted
-from infra.manifest import Manifest
+from flows.record import RunRecord, StageRecord, find_run, git_revision, new_run_id
+from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
+from infra.errors import Interrupted, StoreError, UserError
+from infra.lease import Lease
+from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
+from infra.store import Store, in_parallel
 from infra.stores import open_store
+
+WAIT_SECONDS = 2.0
+"""How often a run that waits for another one's result looks for it."""
+OUTPUTS: dict[str, tuple[StageName, str]] = {
+    "report": ("evaluate", "report.html"),
+    "submission": ("submit", "submission.zip"),
+}
+"""What a person wants of a run → the stage that makes it, and what it is called there."""
 
 
 class RunRequest(BaseModel):
@@ -38,6 +49,8 @@ class RunRequest(BaseModel):
     """Compute this stage and all after it again."""
     until_stage: StageName = "submit"
     """Stop after this stage."""
+    of_run: str = ""
+    """Use this run's results as they are, whatever changed since: those before from_stage, or all it has."""
     store: str = ""
     """The object store; that of HEMAFLOW_STORE where empty."""
 
@@ -47,14 +60,38 @@ class RunRequest(BaseModel):
 
     def engine(self, settings: Settings) -> Engine:
         """Return the engine that decides for this request. Raises UserError."""
+        store = open_store(self.store or settings.store)
         return Engine(
-            open_store(self.store or settings.store),
+            store,
             self.config(),
             self.data or recipe_named(self.recipe).data,
             settings,
             self.from_stage,  # type: ignore[arg-type]
             self.until_stage,
+            self._pins(store),
         )
+
+    def _pins(self, store: Store) -> Pins | None:
+        if not self.of_run:
+            return None
+        record = find_run(store, self.of_run)
+        wanted = STAGE_NAMES[: STAGE_NAMES.index(self.from_stage)] if self.from_stage else STAGE_NAMES
+        manifests: dict[StageName, Manifest] = {}
+        for stage in wanted:
+            key = record.key(stage)
+            found = load_manifest(store, stage, key) if key else None
+            if found:
+                manifests[stage] = found[0]
+            elif self.from_stage or not manifests:
+                raise UserError(
+                    f"Run {record.run} has no result of {stage} to go on from.",
+                    received=", ".join(manifests) or "no result at all",
+                    where=store.url,
+                    remedy="Name another run with --of (see `hemaflow runs`), or leave --of out.",
+                )
+            else:
+                break
+        return Pins(record.run, manifests)
 
 
 class Run:
@@ -79,6 +116,7 @@ class Run:
             run=new_run_id(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             data=self.engine.data,
+            of=self.engine.pins.run,
             recipe=request.recipe,
             changes=list(request.changes),
             config=self.engine.config.model_dump(mode="json"),
@@ -98,12 +136,37 @@ class Run:
             raise
         self._close("completed")
 
-    def decide(self, stage: StageName) -> Decision:
-        """Decide on a stage and tell the observer."""
+    def _decide(self, stage: StageName) -> Decision:
+        parents = self.parents(stage)
+        self._need({stage: self.engine.inputs(stage, parents).key})
+        return self.engine.decide(stage, parents)
+
+    @contextmanager
+    def decided(self, stage: StageName) -> Iterator[Decision]:
+        """Decide on a stage. Where another run is making it, wait for that one's result, or its end."""
         self._stage_started = time.monotonic()
-        decision = self.engine.decide(stage, self.parents(stage))
-        self.observer.begins(decision)
-        return decision
+        decision = self._decide(stage)
+        with ExitStack() as held:
+            if decision.state == "run" and self.settings.lease_seconds:
+                folder = decision.draft(self.store).folder
+                lease = Lease(self.store, f"{folder}/lease.json", self.settings.lease_seconds)
+                decision = self._wait_for(stage, lease, held)
+            self.observer.begins(decision)
+            yield decision
+
+    def _wait_for(self, stage: StageName, lease: Lease, held: ExitStack) -> Decision:
+        """Wait until a stage is ours to make, its lease held, or made by another run; decide again then."""
+        waits = False
+        while not lease.acquire():
+            if not waits:
+                self.observer.waits(stage)
+            waits = True
+            time.sleep(min(WAIT_SECONDS, self.settings.lease_seconds / 3))
+            decision = self._decide(stage)
+            if decision.state == "reuse":
+                return replace(decision, reason=f"made by another run meanwhile; {decision.reason}")
+        held.enter_context(lease.kept())
+        return self._decide(stage)
 
     def parents(self, stage: StageName) -> dict[str, Manifest]:
         """Return the results that a stage builds on."""
@@ -126,15 +189,38 @@ class Run:
         )
         if decision.stage == "evaluate":
             self.record.metrics = json.loads(result.read(self.store, "metrics.json"))
-        self.record.save(self.store)
+        for name, (stage, output) in OUTPUTS.items():
+            if stage == decision.stage:
+                self.record.outputs[name] = result.object(output).location
         self.observer.ends(decision, seconds)
 
-    def reuse_all(self) -> RunRecord:
-        """Complete a run in which every stage is reused: there is nothing for Prefect to run."""
+    def reuse_all(self, decisions: Sequence[Decision]) -> RunRecord:
+        """Complete a run in which every stage is reused: there is nothing for Prefect to run.
+
+        Raises:
+            StoreError: A result was collected as garbage since it was decided on.
+        """
         with self.recorded() as record:
-            for stage in self.engine.stages:
-                self.finish(self.decide(stage))
+            manifests = [require_manifest(decision) for decision in decisions]
+            self._need({manifest.stage: manifest.key for manifest in manifests})
+            found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), manifests)
+            if [there[0] for there in found if there] != manifests:
+                raise StoreError(
+                    "A result was removed from the store while this run began.",
+                    where=self.store.url,
+                    remedy="Run the same command again: it is computed again.",
+                )
+            for decision in decisions:
+                self._stage_started = time.monotonic()
+                self.observer.begins(decision)
+                self.finish(decision)
         return record
+
+    def _need(self, keys: Mapping[str, str]) -> None:
+        """Say which results this run needs before it looks for them: from then on none is garbage."""
+        if not keys.items() <= self.record.keys.items():
+            self.record.keys |= keys
+            self.record.save(self.store)
 
     def _close(self, status: str, error: str = "") -> None:
         self.record.status = status  # type: ignore[assignment]

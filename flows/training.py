@@ -50,6 +50,7 @@ def blood_cell_training(
     changes: tuple[str, ...] = (),
     from_stage: str = "",
     until_stage: StageName = "submit",
+    of_run: str = "",
     store: str = "",
 ) -> RunRecord:
     """Turn a source of labelled cell images into a verified submission.
@@ -60,6 +61,7 @@ def blood_cell_training(
         changes: Changes to the recipe's config, each `stage.field=value`.
         from_stage: Compute this stage and all after it again.
         until_stage: Stop after this stage.
+        of_run: Use the results of this run as they are: those before from_stage, or all it has.
         store: The object store; that of HEMAFLOW_STORE where empty.
     """
     request = RunRequest(
@@ -68,17 +70,18 @@ def blood_cell_training(
         changes=changes,
         from_stage=from_stage,
         until_stage=until_stage,
+        of_run=of_run,
         store=store,
     )
     run = Run(request, observing.get() or LogObserver(get_run_logger()), SETTINGS)
     with run.recorded() as record:
         for stage in run.engine.stages:
-            decision = run.decide(stage)
-            if decision.forget:
-                decision.draft(run.store).forget()
-            writes_shards = decision.state == "run" and STAGES[stage].fans_out
-            parts = write_shards(run, decision) if writes_shards else ()
-            stage_task(stage, run, decision, parts)
+            with run.decided(stage) as decision:
+                if decision.forget:
+                    decision.draft(run.store).forget()
+                writes_shards = decision.state == "run" and STAGES[stage].fans_out
+                parts = write_shards(run, decision) if writes_shards else ()
+                stage_task(stage, run, decision, parts)
     return record
 
 

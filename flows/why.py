@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from infra.fingerprint import MODULE_LEVEL
@@ -12,21 +12,29 @@ MAX_CAUSES = 6
 """How many causes a reason names before it counts the rest."""
 
 
-def explain(inputs: KeyInputs, complete: Iterable[Manifest]) -> str:
-    """Return why `inputs` is not complete, against the nearest of the complete results of that stage."""
+def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, str] | None = None) -> str:
+    """Return why `inputs` is not complete, against the nearest of the complete results of that stage.
+
+    Args:
+        inputs: What the key is made of that is not complete.
+        complete: Complete results of that stage, those to be preferred first.
+        runs: Key → the run that used it last.
+    """
     nearest = min(
         ((list(causes(manifest.inputs, inputs)), manifest) for manifest in complete),
-        key=lambda pair: (len(pair[0]), pair[1].key),
+        key=lambda pair: len(pair[0]),
         default=None,
     )
     if nearest is None:
         return "never built in this store"
     found, manifest = nearest
+    run = (runs or {}).get(manifest.key)
+    since = f"run {run}" if run else manifest.key[:8]
     if not found:
-        return f"differs from {manifest.key[:8]} in nothing that can be named"
+        return f"differs from {since} in nothing that can be named"
     shown = "; ".join(found[:MAX_CAUSES])
     more = f"; and {len(found) - MAX_CAUSES} more" if len(found) > MAX_CAUSES else ""
-    return f"{shown}{more} (since {manifest.key[:8]})"
+    return f"{shown}{more} (since {since})"
 
 
 def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
@@ -40,17 +48,22 @@ def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
         elif before != now:
             changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             yield f"{file} changed ({', '.join(map(_definition, changed))})"
-    before_config, now_config = _flat(old.config), _flat(new.config)
-    for field in sorted(before_config.keys() | now_config.keys()):
-        before_value, now_value = before_config.get(field), now_config.get(field)
-        if before_value != now_value:
-            yield f"{new.stage}.{field} {_short(before_value)} → {_short(now_value)}"
+    for field, (before_value, now_value) in config_changes(old.config, new.config):
+        yield f"{new.stage}.{field} {_short(before_value)} → {_short(now_value)}"
     for parent in sorted(old.parents.keys() | new.parents.keys()):
         if old.parents.get(parent) != new.parents.get(parent):
             yield "the data changed" if parent == "source" else f"the result of {parent} changed"
     for library in sorted(old.libraries.keys() | new.libraries.keys()):
         if old.libraries.get(library) != new.libraries.get(library):
             yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
+
+
+def config_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each field (`fine_tuning.epochs`) that differs between two configs, with both values."""
+    before, now = _flat(old), _flat(new)
+    for field in sorted(before.keys() | now.keys()):
+        if before.get(field) != now.get(field):
+            yield field, [before.get(field), now.get(field)]
 
 
 def _definition(name: str) -> str:

@@ -299,7 +299,7 @@ class S3Store(Store):
         endpoint = _sha256(self._client.meta.endpoint_url.encode())
         marker = self._whole(MARKER)
         if marker is None or endpoint not in json.loads(marker[0])["conditional_writes_proven"]:
-            probe = f"probe-{secrets.token_hex(8)}"
+            probe = f"probes/{secrets.token_hex(8)}"
             held = [
                 self._put_if(probe, b"1", IfNoneMatch="*"),
                 not self._put_if(probe, b"2", IfNoneMatch="*"),

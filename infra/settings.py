@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """How much of it is kept that no process uses, in bytes."""
     s3_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a request to S3 may go without a byte before it is made again."""
+    lease_seconds: float = Field(default=30.0, ge=0)
+    """How long another run waits for a stage that nobody was seen to work on; 0 for runs that never wait."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
     """The longest that one stage, or one shard, may take."""
 

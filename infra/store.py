@@ -11,11 +11,18 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from infra.errors import ObjectAltered, ObjectMissing, StoreError
+
+REQUESTS_AT_ONCE = 16
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 _NAME = re.compile(r"[A-Za-z0-9_.@=+-]+(/[A-Za-z0-9_.@=+-]+)*")
 
@@ -130,6 +137,12 @@ class Store(ABC):
             remedy="Run `hemaflow verify --deep --remove`, then the same command again: what is damaged is "
             "computed again.",
         )
+
+
+def in_parallel(request: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """Make a request of a store for each item, several at once; return the answers in order."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(request, items))
 
 
 def check_name(name: str) -> str:

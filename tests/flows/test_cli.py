@@ -131,7 +131,7 @@ def test_runs_are_listed_and_found_by_a_part_of_their_id(hemaflow: object, tmp_p
         ["20260102-000000-bbbb", "failed"],
     ]
     assert json.loads(hemaflow("runs", "--json").out)[1]["status"] == "failed"  # type: ignore[operator]
-    assert json.loads(hemaflow("show", "aaaa").out)["run"] == "20260101-000000-aaaa"  # type: ignore[operator]
-    assert json.loads(hemaflow("show").out)["run"] == "20260102-000000-bbbb"  # type: ignore[operator]
+    assert json.loads(hemaflow("show", "aaaa", "--json").out)["run"] == "20260101-000000-aaaa"  # type: ignore[operator]
+    assert json.loads(hemaflow("show", "--json").out)["run"] == "20260102-000000-bbbb"  # type: ignore[operator]
     assert "More than one run" in hemaflow("show", "2026").err  # type: ignore[operator]
     assert "has no report" in hemaflow("report").err  # type: ignore[operator]

@@ -28,7 +28,7 @@ def test_a_run_is_found_by_its_beginning_its_end_or_as_the_newest(store: LocalSt
     assert find_run(store) == new
     assert find_run(store, "3f2a") == old
     assert find_run(store, "20260131") == old
-    assert list(runs(store)) == [old, new]
+    assert runs(store) == [old, new]
 
 
 def test_an_unknown_or_ambiguous_run_is_a_mistake(store: LocalStore) -> None:

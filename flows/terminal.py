@@ -1,0 +1,63 @@
+"""What all commands share: where they write, and the options that many of them have."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.settings import current_settings
+from infra.store import Store
+from infra.stores import open_store
+
+# Where nobody looks, no line is broken.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", help="The object store: a folder, or s3://bucket/prefix.", envvar="HEMAFLOW_STORE"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+RunId = Annotated[
+    str, typer.Argument(help="The run's id, or its beginning or end; the newest where left out.")
+]
+
+
+def opened(url: str) -> Store:
+    """Return the store that --store names, or that of the settings."""
+    return open_store(url or current_settings().store)
+
+
+def table(*headings: str, header: bool = True) -> Table:
+    """Return an empty table in the style of all commands."""
+    made = Table(box=None, pad_edge=False, show_header=header)
+    for heading in headings:
+        made.add_column(heading)
+    return made
+
+
+def escaped(text: str) -> str:
+    """Return a text that rich shows as it is."""
+    return text.replace("[", r"\[")
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes for a person: `3.2 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for a person: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
