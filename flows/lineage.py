@@ -79,7 +79,7 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
         → [one's, other's].
     """
     stages: dict[str, Any] = {}
-    for stage in dict.fromkeys([*one.keys, *other.keys]):
+    for stage in dict.fromkeys([*one.needs, *other.needs]):
         keys = one.key(stage), other.key(stage)
         if None in keys:
             reached = [record.run for record, key in zip((one, other), keys, strict=True) if key]

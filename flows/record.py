@@ -54,7 +54,7 @@ class RunRecord(BaseModel):
     recipe: str
     changes: list[str] = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict)
-    keys: dict[str, str] = Field(
+    needs: dict[str, str] = Field(
         default_factory=dict, description="Stage → the key it needs, said before it is looked up."
     )
     stages: list[StageRecord] = Field(default_factory=list)

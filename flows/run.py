@@ -218,8 +218,8 @@ class Run:
 
     def _need(self, keys: Mapping[str, str]) -> None:
         """Say which results this run needs before it looks for them: from then on none is garbage."""
-        if not keys.items() <= self.record.keys.items():
-            self.record.keys |= keys
+        if not keys.items() <= self.record.needs.items():
+            self.record.needs |= keys
             self.record.save(self.store)
 
     def _close(self, status: str, error: str = "") -> None:

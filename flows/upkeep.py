@@ -123,7 +123,7 @@ def _unneeded(
     store: Store, kept: Iterable[RunRecord], begun: float
 ) -> tuple[dict[tuple[str, str], list[Entry]], list[Entry]]:
     """Return the results that no run needs, and what lies unused beside others: all older than the grace."""
-    needed = {key for record in kept for key in record.keys.values()}
+    needed = {key for record in kept for key in record.needs.values()}
     results: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in store.entries("stages/"):
         stage, key = entry.name.split("/")[1:3]
@@ -146,7 +146,7 @@ def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dr
     """Remove results, but leave those that a run has come to need since they were looked at."""
     manifests = {name: store.get(name) for name in filter(None, map(_manifest_in, doomed.values()))}
     store.delete(manifests)
-    needed = {key for record in runs(store) if record.run not in dropped for key in record.keys.values()}
+    needed = {key for record in runs(store) if record.run not in dropped for key in record.needs.values()}
     for (_, key), entries in doomed.items():
         manifest = _manifest_in(entries)
         if key not in needed:
