@@ -36,7 +36,8 @@ SMALL = [
 """The demo with small pictures: 16 shards, 6 epochs of steps enough to be cut in between."""
 
 MAIN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests were started
 from flows.cli import main
 try:
     main()
