@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from infra.draft import Draft
 from infra.errors import DataError, StageError
+from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest, load_manifest
-from infra.store import LocalStore, file_sha256
+from infra.store import file_sha256
 from tasks import submission
 from tasks.records import encode, one_hot, shard_name, write_shard
 from tasks.stage import Parents
