@@ -76,13 +76,16 @@ class RunRecord(BaseModel):
 
 
 def new_run_id() -> str:
-    """Return an id that sorts by time: `20260131-094500-3f2a`."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Return an id that sorts by time: `20260131-094500-123-3f2a`."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{secrets.token_hex(2)}"
 
 
 def runs(store: Store) -> list[RunRecord]:
     """Return the records of all runs, the oldest first."""
-    return [RunRecord.model_validate_json(data) for data in in_parallel(store.get, store.list("runs/"))]
+    found = in_parallel(store.get_tagged, store.list("runs/"))
+    # What was removed since it was listed is not there.
+    return [RunRecord.model_validate_json(there[0]) for there in found if there]
 
 
 @dataclass(frozen=True)
