@@ -12,7 +12,7 @@ from typing import Literal
 
 from flows.record import KnownRuns
 from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
-from flows.why import explain
+from flows.why import causes, explain, in_short
 from infra.draft import Draft, Progress, silent
 from infra.errors import StoreError, UserError
 from infra.fingerprint import code_fingerprint, library_versions
@@ -172,8 +172,9 @@ class Engine:
                 remedy="Run without --of to have it computed again.",
             )
         own = self._inputs(name, manifest.inputs.parents)
-        changed = "" if own.key == manifest.key else f", although {explain(own, [manifest])}"
-        return Decision(name, "reuse", f"pinned to run {run}{changed}", manifest.inputs, manifest)
+        changed = list(causes(manifest.inputs, own))
+        although = f", although {in_short(changed)}" if changed else ""
+        return Decision(name, "reuse", f"pinned to run {run}{although}", manifest.inputs, manifest)
 
     def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
         stage = STAGES[name]

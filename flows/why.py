@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.fingerprint import MODULE_LEVEL
@@ -29,12 +29,15 @@ def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, 
         return "never built in this store"
     found, manifest = nearest
     run = (runs or {}).get(manifest.key)
-    since = f"run {run}" if run else manifest.key[:8]
-    if not found:
-        return f"differs from {since} in nothing that can be named"
-    shown = "; ".join(found[:MAX_CAUSES])
-    more = f"; and {len(found) - MAX_CAUSES} more" if len(found) > MAX_CAUSES else ""
-    return f"{shown}{more} (since {since})"
+    return f"{in_short(found)} (since {f'run {run}' if run else manifest.key[:8]})"
+
+
+def in_short(causes: Sequence[str]) -> str:
+    """Return the first few causes as a phrase, and how many more there are."""
+    if not causes:
+        return "nothing that can be named"
+    more = f"; and {len(causes) - MAX_CAUSES} more" if len(causes) > MAX_CAUSES else ""
+    return "; ".join(causes[:MAX_CAUSES]) + more
 
 
 def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
