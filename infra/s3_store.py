@@ -120,7 +120,7 @@ class S3Store(Store):
         with self._explained(name):
             self._uploader.upload(self._key(name), path, {"sha256": sha256})
         with suppress(OSError):  # a full disk: whoever reads it here fetches it
-            self._staging.adopt(sha256, path)
+            self._staging.adopt(sha256, _suffix(name), path)
 
     def create(self, name: str, data: bytes) -> bool:
         """See Store."""
@@ -167,7 +167,9 @@ class S3Store(Store):
         """See Store: a copy in the staging folder."""
         with self._explained(name):
             try:
-                return self._staging.path(sha256, lambda file, start: self._fetch(name, file, start))
+                return self._staging.path(
+                    sha256, _suffix(name), lambda file, start: self._fetch(name, file, start)
+                )
             except Altered:
                 raise self.altered(name, sha256) from None
 
@@ -439,6 +441,10 @@ def _again_when_lost(read: Callable[[], Result], progress: Callable[[], int] = l
             if attempt >= ATTEMPTS:
                 raise botocore_exceptions.ConnectionClosedError(endpoint_url="") from error
             time.sleep(random.uniform(0, min(20.0, 0.2 * 2**attempt)))  # noqa: S311
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix
 
 
 def _code(error: botocore_exceptions.ClientError) -> str:

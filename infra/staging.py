@@ -1,6 +1,7 @@
 """Local copies of objects of a remote store, shared safely by processes, in bounded space.
 
-A copy is a file named by the SHA-256 of its bytes, so it serves every store and run. Whoever fetches one
+A copy is a file named by the SHA-256 of its bytes, so it serves every store and run (and by the ending of the
+object's name, which tells libraries what it is). Whoever fetches one
 holds the kernel's lock on it: others wait and then find it there, and what a killed process had fetched is
 gone on with. Whoever uses one holds a shared lock for as long as it lives: what is in use is never removed.
 """
@@ -41,37 +42,37 @@ class Staging:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder.expanduser().absolute(), limit_bytes
-        self._used: dict[str, int] = {}
+        self._used: dict[Path, int] = {}
         self._lock = threading.Lock()
 
-    def path(self, sha256: str, fetch: Fetch) -> Path:
+    def path(self, sha256: str, suffix: str, fetch: Fetch) -> Path:
         """Return the copy with that SHA-256, fetched where it is not there, and keep it from removal.
 
         Raises:
             Altered: What `fetch` wrote has another SHA-256, twice.
         """
-        path = self._file(sha256)
+        path = self._file(sha256, suffix)
         with self._lock:
-            if sha256 in self._used:
+            if path in self._used:
                 return path
-        with self._exclusive(sha256):
+        with self._exclusive(path):
             if not (path.is_file() and file_sha256(path) == sha256):
                 path.unlink(missing_ok=True)
-                self._fetch(sha256, fetch)
+                self._fetch(sha256, path, fetch)
             os.utime(path)
-            self._use(sha256, path)
+            self._use(path)
         self._make_room()
         return path
 
-    def adopt(self, sha256: str, path: Path) -> None:
+    def adopt(self, sha256: str, suffix: str, path: Path) -> None:
         """Take over the bytes of a local file that was sent to the store: nobody here need fetch it.
 
         The file may be removed afterwards, but must not be written to.
         """
-        with self._exclusive(sha256):
-            target = self._file(sha256)
+        target = self._file(sha256, suffix)
+        with self._exclusive(target):
             if not target.is_file():
-                partial = self._partial(sha256)
+                partial = self._partial(target)
                 partial.unlink(missing_ok=True)
                 try:
                     os.link(path, partial)
@@ -87,31 +88,31 @@ class Staging:
                 os.close(descriptor)
             self._used.clear()
 
-    def _fetch(self, sha256: str, fetch: Fetch) -> None:
-        partial = self._partial(sha256)
+    def _fetch(self, sha256: str, path: Path, fetch: Fetch) -> None:
+        partial = self._partial(path)
         for _ in range(2):  # the first may have gone on with bytes of a damaged beginning
             with partial.open("ab") as file:
                 fetch(file, file.tell())
             if file_sha256(partial) == sha256:
-                os.replace(partial, self._file(sha256))
+                os.replace(partial, path)
                 return
             partial.unlink()
         raise Altered(sha256)
 
-    def _use(self, sha256: str, path: Path) -> None:
+    def _use(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         with self._lock:
-            self._used[sha256] = descriptor
+            self._used[path] = descriptor
 
     def _make_room(self) -> None:
         """Remove the copies that were used longest ago and are in nobody's use, until the limit holds."""
-        for partial in self.folder.glob("partial/" + "?" * 64):
+        for partial in self.folder.glob("partial/*"):
             with suppress(FileNotFoundError):
                 if partial.stat().st_mtime < time.time() - PARTIAL_SECONDS:
                     partial.unlink()
         copies = []
-        for path in self.folder.glob("objects/??/" + "?" * 64):
+        for path in self.folder.glob("objects/??/*"):
             with suppress(FileNotFoundError):
                 status = path.stat()
                 copies.append((status.st_mtime, status.st_size, path))
@@ -124,7 +125,7 @@ class Staging:
 
     def _remove(self, path: Path) -> bool:
         """Remove a copy unless somebody uses, fetches or has removed it."""
-        with self._exclusive(path.name, wait=False) as held, suppress(FileNotFoundError):
+        with self._exclusive(path, wait=False) as held, suppress(FileNotFoundError):
             if held:
                 with path.open("rb") as file, suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,13 +134,13 @@ class Staging:
         return False
 
     @contextmanager
-    def _exclusive(self, sha256: str, wait: bool = True) -> Iterator[bool]:
+    def _exclusive(self, copy: Path, wait: bool = True) -> Iterator[bool]:
         """Be the only one, among threads and processes, to change that copy; give whether we are."""
         # A few locks for all copies: lock files that came and went could be locked by two.
-        path = self.folder / "locks" / sha256[:2]
-        for folder in (path.parent, self._file(sha256).parent, self._partial(sha256).parent):
+        lock = self.folder / "locks" / copy.name[:2]
+        for folder in (lock.parent, copy.parent, self._partial(copy).parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
+        with lock.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -147,8 +148,8 @@ class Staging:
                 return
             yield True
 
-    def _file(self, sha256: str) -> Path:
-        return self.folder / "objects" / sha256[:2] / sha256
+    def _file(self, sha256: str, suffix: str) -> Path:
+        return self.folder / "objects" / sha256[:2] / f"{sha256}{suffix}"
 
-    def _partial(self, sha256: str) -> Path:
-        return self.folder / "partial" / sha256
+    def _partial(self, copy: Path) -> Path:
+        return self.folder / "partial" / copy.name

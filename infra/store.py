@@ -101,7 +101,8 @@ class Store(ABC):
     def path(self, name: str, sha256: str) -> Path:
         """Return a local, read-only file with the object's bytes, which were found to have that SHA-256.
 
-        It stays there as long as this store does. A local copy with that SHA-256 is as good as the object.
+        It stays there as long as this store does, and its name ends as the object's. A local copy with that
+        SHA-256 is as good as the object.
 
         Raises:
             ObjectMissing: There is neither the object nor a copy.

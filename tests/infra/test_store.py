@@ -64,6 +64,14 @@ def test_an_absent_object_is_missing_and_no_error_to_delete(any_store: Store) ->
             read("a")
 
 
+def test_a_local_file_keeps_the_ending_of_the_name(any_store: Store) -> None:
+    """Keras and browsers go by it."""
+    any_store.put("a/model.keras", b"same bytes")
+    any_store.put("a/page.html", b"same bytes")
+    assert any_store.path("a/model.keras", sha256(b"same bytes")).suffix == ".keras"
+    assert any_store.path("a/page.html", sha256(b"same bytes")).suffix == ".html"
+
+
 def test_a_local_file_is_checked(any_store: Store) -> None:
     any_store.put("a", b"one")
     with pytest.raises(ObjectAltered, match="changed after it was recorded"):
