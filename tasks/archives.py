@@ -6,6 +6,7 @@ declares and what a true file could hold.
 
 from __future__ import annotations
 
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -123,3 +124,11 @@ def broken_archive(path: Path, error: Exception) -> DataError:
         where=str(path),
         remedy="Download or copy it again.",
     )
+
+
+def undated_entry(name: str) -> zipfile.ZipInfo:
+    """Return a zip's entry for a file that depends on nothing but its name."""
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # the first moment that a zip can name
+    entry.create_system = 3  # Unix, whatever wrote it
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+    return entry

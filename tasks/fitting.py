@@ -160,15 +160,15 @@ class Fitting:
         row = {
             "epoch": number + 1,
             "phase": name,
-            "loss": self.partial[0] / self.num_examples,
-            "accuracy": self.partial[1] / self.num_examples,
+            # The sums of an epoch that was cut differ from those of a whole one in the last digits.
+            "loss": round(self.partial[0] / self.num_examples, 6),
+            "accuracy": round(self.partial[1] / self.num_examples, 6),
             **validated,
             "learning_rate": float(self.model.optimizer.learning_rate),
-            "seconds": round(time.monotonic() - started, 2),
         }
         self.history.append(row)
         self.plateau.see(validated["val_loss"], phase.learning_rate)
-        log.info("epoch %s", row)
+        log.info("epoch %s in %.1f s", row, time.monotonic() - started)
 
     def _validate(self) -> dict[str, float]:
         """Measure the weights that would be kept (the averaged ones, with EMA), and keep them if best."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError, StageError
 from tasks import submission_runner
+from tasks.archives import undated_entry
 from tasks.scratch import scratch_folder
 
 # What model.py is written from, named as files: their comments are in it, and so in the key.
@@ -76,10 +77,10 @@ def model_code(classes: Sequence[str], chosen_views: Sequence[str], batch_size: 
 def pack(zip_path: Path, code: str, model_path: Path) -> None:
     """Write the zip: no dates, nothing compressed, since releases of zlib differ in their bytes."""
     with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open(_entry("model.keras"), "w", force_zip64=True) as member:
+        with archive.open(undated_entry("model.keras"), "w", force_zip64=True) as member:
             with model_path.open("rb") as source:
                 shutil.copyfileobj(source, member, 1 << 20)
-        archive.writestr(_entry("model.py"), code.encode())
+        archive.writestr(undated_entry("model.py"), code.encode())
 
 
 def unpack(zip_path: Path, folder: Path) -> None:
@@ -215,13 +216,6 @@ def _environment(home: Path) -> dict[str, str]:
     }
     own = {"HOME": str(home), "TMPDIR": str(home), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return {"TF_CPP_MIN_LOG_LEVEL": "2", **kept, **own}
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # the first moment that a zip can name
-    entry.create_system = 3  # Unix, whatever wrote it
-    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-    return entry
 
 
 def _body(source: str) -> str:

@@ -26,6 +26,7 @@ from infra.store import file_sha256
 from tasks.backbones import check_backbone
 from tasks.fitting import Fitting
 from tasks.model import OnlineLayer
+from tasks.saving import save_model
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
 
@@ -151,6 +152,7 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     """
     import keras
 
+    keras.utils.clear_session()  # names of layers count what this process built before
     strategy = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -159,7 +161,7 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
         model = fitting.finished_model()
     with scratch_folder() as folder:
         path = folder / "model.keras"
-        model.save(path)
+        save_model(model, path)
         draft.put_file("model.keras", path)
     draft.put("history.json", json.dumps(fitting.history, indent=1).encode())
     ingest = parents["ingest"]

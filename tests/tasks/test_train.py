@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pictures import inputs, parents
 
@@ -44,7 +43,7 @@ def train(
 
 def history(store: LocalStore, manifest: Manifest) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(manifest.read(store, "history.json"))
-    return [{name: value for name, value in row.items() if name not in ("seconds", "phase")} for row in rows]
+    return [{name: value for name, value in row.items() if name != "phase"} for row in rows]
 
 
 def weights(store: LocalStore, manifest: Manifest) -> list[Any]:
@@ -107,10 +106,8 @@ def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
     assert done == (CUT_AT_STEP if sign == signal.SIGTERM else STEPS_PER_EPOCH)
     resumed = train(store, CONFIG)
     assert resumed.facts["optimizer_steps"] == whole.facts["optimizer_steps"] == 4 * STEPS_PER_EPOCH
-    for one, other in zip(history(store, resumed), history(whole_store, whole), strict=True):
-        assert one == pytest.approx(other, rel=1e-3)
-    for one, other in zip(weights(store, resumed), weights(whole_store, whole), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert history(store, resumed) == history(whole_store, whole)
+    assert resumed.digest == whole.digest
     assert draft.kept(CHECKPOINT) is None
 
 
