@@ -19,7 +19,7 @@ from flows import stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
-from flows.record import KnownRuns, RunRecord, find_run, trained_model
+from flows.record import RunRecord, find_run, trained_model
 from flows.run import Run, RunRequest
 from flows.stages import STAGE_NAMES
 from flows.terminal import Json, StoreUrl, duration, err, escaped, opened, out, table
@@ -106,9 +106,8 @@ def plan(
     request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
     engine = request.engine(current_settings())
     decisions = engine.plan()
-    known = KnownRuns.read(engine.store)
     estimates = {
-        decision.stage: known.seconds(decision.stage, request.recipe, engine.data)
+        decision.stage: engine.known.seconds(decision.stage, request.recipe, engine.data)
         for decision in decisions
         if decision.state == "run"
     }

@@ -193,7 +193,7 @@ class Engine:
         if name in self._forced or not complete:
             return follows
         own = [
-            explain(self._inputs(name, manifest.inputs.parents), [manifest], self._known.runs)
+            explain(self._inputs(name, manifest.inputs.parents), [manifest], self.known.runs)
             for manifest in complete
             if self._inputs(name, manifest.inputs.parents).key != manifest.key
         ]
@@ -205,7 +205,7 @@ class Engine:
     def _complete_results(self, name: StageName) -> list[Manifest]:
         """Return the complete results of a stage that are worth a comparison, the newest first, read once."""
         if name not in self._complete:
-            keys = self._known.keys(name)[:MAX_COMPARED] or [
+            keys = self.known.keys(name)[:MAX_COMPARED] or [
                 stored.split("/")[2]
                 for stored in self.store.list(f"stages/{name}/")
                 if stored.endswith("/manifest.json")
@@ -215,10 +215,11 @@ class Engine:
         return self._complete[name]
 
     def _why(self, inputs: KeyInputs) -> str:
-        return explain(inputs, self._complete_results(inputs.stage), self._known.runs)  # type: ignore[arg-type]
+        return explain(inputs, self._complete_results(inputs.stage), self.known.runs)  # type: ignore[arg-type]
 
     @cached_property
-    def _known(self) -> KnownRuns:
+    def known(self) -> KnownRuns:
+        """What the records of the store say, read once."""
         return KnownRuns.read(self.store)
 
     def _damaged(self, manifest: Manifest) -> dict[str, str]:

@@ -90,14 +90,14 @@ def collect_garbage(
     """
     now = time.time()
     begun = now - grace_seconds
-    written = {entry.name: entry.modified for entry in store.entries("runs/")}
+    written = {entry.name: entry for entry in store.entries("runs/")}
     records = runs(store)
     pointed = _pointed_runs(store)
     dropped = [
         record
         for place, record in enumerate(reversed(records))
         if record.run not in pointed
-        and not (record.status == "running" and written.get(_record_name(record), now) >= begun)
+        and not (record.status == "running" and _is_young(written.get(_record_name(record)), begun))
         and (
             (keep_runs is not None and place >= keep_runs)
             or (older_than_seconds is not None and _age(record, now) > older_than_seconds)
@@ -106,7 +106,8 @@ def collect_garbage(
     kept = [record for record in records if record not in dropped]
     doomed, spare = _unneeded(store, kept, begun)
     going = [entry for entries in doomed.values() for entry in entries]
-    size_bytes = sum(entry.size_bytes for entry in [*going, *spare])
+    gone = [written[name] for record in dropped if (name := _record_name(record)) in written]
+    size_bytes = sum(entry.size_bytes for entry in [*going, *spare, *gone])
     results = [f"{stage} {key}" for (stage, key), entries in doomed.items() if _manifest_in(entries)]
     found = Garbage(
         [record.run for record in dropped], results, len(going) + len(spare) + len(dropped), size_bytes
@@ -179,6 +180,11 @@ def _pointed_runs(store: Store) -> set[str]:
 
 def _record_name(record: RunRecord) -> str:
     return f"runs/{record.run}.json"
+
+
+def _is_young(entry: Entry | None, begun: float) -> bool:
+    """Whether an object was written since the grace began; what was not listed yet was."""
+    return entry is None or entry.modified >= begun
 
 
 def _age(record: RunRecord, now: float) -> float:

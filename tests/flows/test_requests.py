@@ -1,0 +1,48 @@
+"""What a run that reuses everything asks of a store in S3, counted on the way to a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from proxy import misbehaving
+from results import NAMES, Silent, make
+
+from flows.run import Run, RunRequest
+from flows.stages import STAGE_NAMES
+from infra.settings import Settings
+from infra.stores import open_store
+
+SHARDS = 60
+
+
+def test_a_reused_run_makes_three_requests_a_stage_and_one_an_object(
+    s3_url: str, s3_environment: dict[str, str]
+) -> None:
+    store = open_store(s3_url)
+    names = {**NAMES, "augment": [f"train-{number:05}-of-{SHARDS:05}.tfrecord" for number in range(SHARDS)]}
+    request = RunRequest(store=s3_url)
+    own = Run(request, Silent(), Settings(), request.engine(Settings()))
+    with own.recorded():
+        for stage in STAGE_NAMES:
+            with own.decided(stage) as decision:
+                own.finish(decision, make(stage, decision.draft(store), names=names[stage]))
+    num_objects = sum(len(named) for named in names.values())
+    with misbehaving(s3_environment["AWS_ENDPOINT_URL_S3"]) as (proxy, address):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "run", "--store", s3_url, "--json"],
+            env={**os.environ, "AWS_ENDPOINT_URL_S3": address},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        requests = proxy.requests
+    assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"reused"}
+    assert requests["HEAD"] == num_objects
+    assert requests.total() <= num_objects + 3 * len(STAGE_NAMES)
+    for secret in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL_S3"):
+        for name in store.list(""):
+            assert s3_environment[secret].encode() not in store.get(name)
+        assert s3_environment[secret] not in done.stdout + done.stderr
