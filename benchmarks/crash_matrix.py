@@ -13,7 +13,6 @@ import argparse
 import fnmatch
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,20 +20,15 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+from small_runs import copy, manifest, run, unaccounted
+
 from flows.stages import STAGE_NAMES, StageName
 from flows.upkeep import collect_garbage, verify
 from infra.local_store import LocalStore
-from infra.manifest import Manifest, load_manifest
 from infra.stack import BUCKET, Stack, free_ports
 from infra.store import Store
 from infra.stores import open_store
 
-SMALL = [
-    "--set", "ingest.image_size_pixels=32",
-    "--set", "augment.shard_bytes=800000",
-    "--set", "train.fine_tuning.epochs=3",
-    "--set", "evaluate.bootstrap_resamples=50",
-]  # fmt: skip
 WRITES: dict[StageName, list[str]] = {
     "ingest": [
         "put_file stages/ingest/train-00000-of-00001.tfrecord",
@@ -128,32 +122,13 @@ class Bench:
     def _run(self, store: Store, until: str, point: str, forced: list[str]) -> int:
         self.trace = self.folder / "trace"
         self.trace.write_text("")
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "flows.cli",
-                "run",
-                "--store",
-                store.url,
-                "--until",
-                until,
-                *forced,
-                *SMALL,
-            ],
-            env=os.environ
-            | {
-                "PYTHONPATH": str(Path(__file__).parent / "crashing"),
-                "CRASH_TRACE": str(self.trace),
-                "CRASH_AT": point,
-                "CRASH_STORE": store.url,
-                "HEMAFLOW_WORKERS": "1",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        return process.wait(600)
+        environment = {
+            "PYTHONPATH": str(Path(__file__).parent / "crashing"),
+            "CRASH_TRACE": str(self.trace),
+            "CRASH_AT": point,
+            "CRASH_STORE": store.url,
+        }
+        return run(store, "--until", until, *forced, environment=environment).code
 
     def _units(self) -> Counter[str]:
         lines = self.trace.read_text().splitlines()
@@ -163,29 +138,6 @@ class Bench:
                 for unit, pattern in UNIT.items()
             }
         )
-
-
-def manifest(store: Store, stage: str) -> Manifest | None:
-    """Return the one complete result of a stage."""
-    keys = {name.split("/")[2] for name in store.list(f"stages/{stage}/") if name.endswith("/manifest.json")}
-    found = load_manifest(store, stage, keys.pop()) if len(keys) == 1 else None
-    return found[0] if found else None
-
-
-def copy(source: LocalStore, target: Store, stage: str) -> None:
-    """Copy the complete result of a stage to another store."""
-    for name in source.list(f"stages/{stage}/"):
-        target.put_file(name, source.root / name, source.content_sha256(name))
-
-
-def unaccounted(store: Store) -> list[str]:
-    """Return the objects that no manifest and no record names."""
-    known = {name for name in store.list("") if name.endswith("/manifest.json") or name.startswith("runs/")}
-    for name in list(known):
-        if name.endswith("/manifest.json"):
-            found = load_manifest(store, *name.split("/")[1:3])
-            known |= {stored.location for stored in found[0].objects} if found else set()
-    return [name for name in store.list("") if name not in known]
 
 
 def main() -> int:

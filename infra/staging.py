@@ -1,9 +1,9 @@
 """Local copies of objects of a remote store, shared safely by processes, in bounded space.
 
 A copy is a file named by the SHA-256 of its bytes, so it serves every store and run (and by the ending of the
-object's name, which tells libraries what it is). Whoever fetches one
-holds the kernel's lock on it: others wait and then find it there, and what a killed process had fetched is
-gone on with. Whoever uses one holds a shared lock for as long as it lives: what is in use is never removed.
+object's name, which tells libraries what it is). Whoever fetches one holds the kernel's lock on it: others
+wait and then find it there, and what a killed process had fetched is gone on with. Whoever uses one holds a
+shared lock for as long as it lives: what is in use is never removed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from infra.store import file_sha256
 
 Fetch = Callable[[BinaryIO, int], None]
 """Called with a file open at its end, and how many bytes of the object it holds: adds the rest."""
-
-
+READS = 4
+"""How often bytes are read that are not those that were recorded: they may have been damaged on their way."""
 PARTIAL_SECONDS = 7 * 86400.0
 """How long a part of an object waits for somebody to go on with it."""
 
@@ -49,7 +49,7 @@ class Staging:
         """Return the copy with that SHA-256, fetched where it is not there, and keep it from removal.
 
         Raises:
-            Altered: What `fetch` wrote has another SHA-256, twice.
+            Altered: What `fetch` wrote has another SHA-256, however often.
         """
         path = self._file(sha256, suffix)
         with self._lock:
@@ -90,7 +90,7 @@ class Staging:
 
     def _fetch(self, sha256: str, path: Path, fetch: Fetch) -> None:
         partial = self._partial(path)
-        for _ in range(2):  # the first may have gone on with bytes of a damaged beginning
+        for _ in range(READS):  # the first may have gone on with bytes of a damaged beginning
             with partial.open("ab") as file:
                 fetch(file, file.tell())
             if file_sha256(partial) == sha256:

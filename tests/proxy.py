@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 
-RESET, BUSY, STALLED, TRUNCATED, LOST_ANSWER = "reset", "503", "stalled", "truncated", "lost answer"
-FAULTS = (RESET, BUSY, STALLED, TRUNCATED, LOST_ANSWER)
+RESET, BUSY, SLOW, STALLED, TRUNCATED = "reset", "503", "slow", "stalled", "truncated"
+LOST_ANSWER, ALTERED = "lost answer", "altered"
+FAULTS = (RESET, BUSY, SLOW, STALLED, TRUNCATED, LOST_ANSWER, ALTERED)
 CONDITIONS = ("if-none-match", "if-match")
 
 
@@ -29,6 +30,7 @@ class Proxy:
         share: The share of requests that meet it.
         ignores_conditions: Whether If-None-Match and If-Match are dropped on their way.
         requests: How many requests of each kind came, those that failed included.
+        puts: How many PUTs came for each last part of a name.
         faults: How many of them met the fault.
     """
 
@@ -36,14 +38,17 @@ class Proxy:
         self.target = urllib.parse.urlsplit(target)
         self.fault, self.share, self.ignores_conditions = "", 0.0, False
         self.requests: Counter[str] = Counter()
+        self.puts: Counter[str] = Counter()
         self.faults = 0
-        self.stall_seconds = 1.5
+        self.slow_seconds, self.stall_seconds = 0.2, 1.5
         self._random, self._lock = random.Random(seed), threading.Lock()
 
-    def strikes(self, request: str) -> str:
+    def strikes(self, request: str, path: str) -> str:
         """Count a request and return the fault that it meets."""
         with self._lock:
             self.requests[request] += 1
+            if request == "PUT":
+                self.puts[path.split("?")[0].rpartition("/")[2]] += 1
             if not self.fault or self._random.random() >= self.share:
                 return ""
             self.faults += 1
@@ -61,7 +66,7 @@ def misbehaving(target: str, seed: int = 0) -> Iterator[tuple[Proxy, str]]:
         def handle_any(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
-            fault = proxy.strikes(self.command)
+            fault = proxy.strikes(self.command, self.path)
             if fault == RESET:
                 return self._reset()
             if fault == BUSY:
@@ -80,6 +85,8 @@ def misbehaving(target: str, seed: int = 0) -> Iterator[tuple[Proxy, str]]:
             connection.close()
             if fault == LOST_ANSWER:
                 return self._reset()
+            if fault == ALTERED and content and self._is_read_of_an_object:
+                content = bytes([content[0] ^ 1]) + content[1:]
             self._answer(answer.status, said, content, fault)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
@@ -94,13 +101,23 @@ def misbehaving(target: str, seed: int = 0) -> Iterator[tuple[Proxy, str]]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            self.wfile.write(content[: len(content) // 2] if fault in (TRUNCATED, STALLED) else content)
-            if fault == TRUNCATED:
+            half = len(content) // 2
+            self.wfile.write(content[:half] if fault in (SLOW, TRUNCATED, STALLED) else content)
+            if fault == SLOW:
+                self.wfile.flush()
+                time.sleep(proxy.slow_seconds)
+                self.wfile.write(content[half:])
+            elif fault == TRUNCATED:
                 self.close_connection = True
             elif fault == STALLED:
                 self.wfile.flush()
                 time.sleep(proxy.stall_seconds)
                 self.close_connection = True
+
+        @property
+        def _is_read_of_an_object(self) -> bool:
+            """Whether the answer is content: that of a listing cannot be told from another one."""
+            return self.command == "GET" and "?" not in self.path.replace("?x-id=GetObject", "")
 
         def _put_anyway(self, body: bytes) -> str:
             """Write without the condition, which the signature covers: the request is signed anew."""

@@ -6,126 +6,29 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
+from commands import (
+    SMALL,
+    STAGES,
+    Done,
+    digests,
+    fact,
+    gone,
+    marked,
+    needs_proc,
+    optimizer_steps,
+    run,
+    start,
+    until,
+)
 
 from infra.local_store import LocalStore
-from infra.manifest import load_manifest
-from tasks import checkpoint
 from tasks.sample import draw_cell
-
-ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["ingest", "augment", "train", "evaluate", "submit"]
-SMALL = [
-    "--set", "ingest.image_size_pixels=32",
-    "--set", "augment.shard_bytes=200000",
-    "--set", "train.fine_tuning.epochs=6",
-    "--set", "train.batch_size=8",
-    "--set", "evaluate.bootstrap_resamples=50",
-]  # fmt: skip
-"""The demo with small pictures: 16 shards, 6 epochs of steps enough to be cut in between."""
-
-MAIN = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests were started
-from flows.cli import main
-try:
-    main()
-finally:
-    loaded = {"tensorflow", "keras", "prefect"} & sys.modules.keys()
-    print("imported:", *sorted(loaded), file=sys.stderr)
-"""
-
-
-class Done(NamedTuple):
-    code: int
-    document: dict[str, Any]
-    err: str
-
-    @property
-    def states(self) -> str:
-        """The states in order of the stages: r for ran, - for reused."""
-        return "".join("r" if stage["state"] == "ran" else "-" for stage in self.document["stages"])
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
-    }
-    return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
-
-
-@pytest.fixture(scope="module")
-def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment with a Prefect server that goes on from run to run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as said:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"],
-            env=environment,
-            stdout=said,
-            stderr=said,
-        )
-    address = f"http://127.0.0.1:{port}/api"
-    deadline = time.monotonic() + 180
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=5).close()  # noqa: S310
-            break
-        except OSError:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-    yield {**environment, "PREFECT_API_URL": address}
-    server.terminate()
-    server.wait(60)
-
-
-def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of its own, as a shell gives it
-    )
-
-
-def run(environment: dict[str, str], store: LocalStore, *changes: str) -> Done:
-    process = start(environment, "run", "--store", str(store.root), "--json", *SMALL, *changes)
-    out, err = process.communicate(timeout=400)
-    return Done(process.returncode, json.loads(out) if out else {}, err)
-
-
-def digests(store: LocalStore, done: Done) -> dict[str, str]:
-    found = {}
-    for stage in done.document["stages"]:
-        loaded = load_manifest(store, stage["stage"], stage["key"])
-        assert loaded
-        found[stage["stage"]] = loaded[0].digest
-    return found
-
-
-def fact(store: LocalStore, done: Done, stage: str, name: str) -> Any:
-    record = next(record for record in done.document["stages"] if record["stage"] == stage)
-    loaded = load_manifest(store, stage, record["key"])
-    assert loaded
-    return loaded[0].facts[name]
 
 
 class Whole(NamedTuple):
@@ -212,45 +115,6 @@ def test_the_submission_is_checked_and_the_model_names_cells(
 # Kills
 
 
-def marked(environment: dict[str, str]) -> tuple[dict[str, str], Callable[[], list[int]]]:
-    """Return an environment with a mark, and a function that finds the living processes that bear it."""
-    mark = f"HEMAFLOW_TEST_MARK={uuid.uuid4()}"
-    name, _, value = mark.partition("=")
-
-    def living() -> list[int]:
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-                if not zombie and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-            except (OSError, ValueError):
-                continue
-        return found
-
-    return {**environment, name: value}, living
-
-
-def until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def gone(living: Callable[[], Sequence[int]], seconds: float = 90.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while living() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not living()
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
-)
-
-
 @needs_proc
 def test_a_kill_while_shards_are_written_loses_only_those_under_way(
     whole: Whole, served: dict[str, str], tmp_path: Path
@@ -297,21 +161,15 @@ def test_a_cut_training_takes_the_steps_of_an_uncut_one(
         shutil.copytree(whole.store.root / "stages" / stage, store.root / "stages" / stage)
     own, living = marked(environment)
 
-    def steps() -> int:
-        for name in store.list("stages/train/"):
-            if name.endswith("/work/checkpoint.npz"):
-                return int(checkpoint.unpack(store.get(name))[0]["optimizer_steps"])
-        return 0
-
     process = start(own, "run", "--store", str(store.root), *SMALL)
-    until(lambda: steps() > 0, process)
+    until(lambda: optimizer_steps(store) > 0, process)
     if sign == signal.SIGINT:
         os.killpg(process.pid, sign)  # as the keyboard does
     else:
         process.send_signal(sign)
     _, err = process.communicate(timeout=90)
     assert gone(living)
-    kept = steps()
+    kept = optimizer_steps(store)
     total = fact(whole.store, whole.done, "train", "optimizer_steps")
     assert 0 < kept < total
     record = json.loads(store.get(next(iter(store.list("runs/")))))

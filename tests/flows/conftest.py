@@ -1,0 +1,29 @@
+"""Fixtures of the tests that run the command whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from commands import ROOT
+
+from infra.stack import Stack, free_ports
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a user who has set up nothing."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
+    }
+    return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment with a Prefect server that goes on from run to run."""
+    stack = Stack(tmp_path_factory.mktemp("server"))
+    stack.start_prefect(free_ports(1)[0])
+    yield environment | stack.environment()
+    stack.down()
