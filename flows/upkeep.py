@@ -147,13 +147,40 @@ def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dr
     """Remove results, but leave those that a run has come to need since they were looked at."""
     manifests = {name: store.get(name) for name in filter(None, map(_manifest_in, doomed.values()))}
     store.delete(manifests)
-    needed = {key for record in runs(store) if record.run not in dropped for key in record.needs.values()}
-    for (_, key), entries in doomed.items():
-        manifest = _manifest_in(entries)
-        if key not in needed:
-            store.delete(entry.name for entry in entries if entry.name != manifest)
-        elif manifest:
+    needs = _Needs(store, dropped)
+
+    def spared(keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        now = needs.now()
+        found = {(stage, key) for stage, key in keys if key in now}
+        for manifest in filter(None, (_manifest_in(doomed[key]) for key in found)):
             store.create(manifest, manifests[manifest])
+        return found
+
+    for key in doomed.keys() - spared(doomed):
+        # Asked anew for each: a run may begin while many are removed.
+        if not spared([key]):
+            store.delete(entry.name for entry in doomed[key] if not entry.name.endswith("/manifest.json"))
+
+
+class _Needs:
+    """The keys that runs need, from moment to moment; a record is read again only while its run goes on."""
+
+    def __init__(self, store: Store, dropped: set[str]) -> None:
+        self._store, self._dropped = store, {f"runs/{run}.json" for run in dropped}
+        self._settled: dict[str, set[str]] = {}
+
+    def now(self) -> set[str]:
+        """Return what the records say at this moment."""
+        names = [name for name in self._store.list("runs/") if name not in self._dropped]
+        open_ones = [name for name in names if name not in self._settled]
+        found = dict(self._settled)
+        for name, there in zip(open_ones, in_parallel(self._store.get_tagged, open_ones), strict=True):
+            if there:
+                record = RunRecord.model_validate_json(there[0])
+                found[name] = set(record.needs.values())
+                if record.status != "running":
+                    self._settled[name] = found[name]
+        return set().union(*found.values())
 
 
 def _results(store: Store) -> list[tuple[str, str]]:

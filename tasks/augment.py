@@ -6,8 +6,6 @@ uint8[H, W, 3] in 0..255, label float32[C] that sums to 1, soft after CutMix and
 Guarantees that a shard's bytes follow from the images, the config and the shard's place in the plan. A shard
 is made serially in one process; parallelism is across shards. Which process makes it, after which others, and
 how many make others meanwhile, changes no byte.
-
-The only module that knows keras-cv.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +31,6 @@ from tasks.records import decode, encode, record_bytes, write_shard
 from tasks.scratch import scratch_folder
 from tasks.shards import Shard, plan_shards, spans
 from tasks.stage import Parents, StageConfig
-
-if TYPE_CHECKING:
-    pass
 
 READ_BATCH = 256
 """Records decoded at once; it changes no byte."""

@@ -150,7 +150,11 @@ def test_collecting_while_runs_go_on_breaks_none(any_store: Store) -> None:
         for number in range(8):
             record = run(any_store, {"train": {"seed": number % 3}})
             for stage in record.stages:
-                assert any_store.get_tagged(f"stages/{stage.stage}/{stage.key}/manifest.json") is not None
+                # It may be away for the moment in which it is seen who needs it.
+                manifest, deadline = f"stages/{stage.stage}/{stage.key}/manifest.json", time.monotonic() + 10
+                while any_store.get_tagged(manifest) is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
             time.sleep(0.3)
     finally:
         ended.set()
