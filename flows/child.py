@@ -5,8 +5,9 @@ another. It opens the store itself, reports progress over a pipe, and stops when
 `WorkerPool` lends workers to the threads that write shards.
 
 A worker ignores the keyboard's interrupt: the parent gets it, and ends the worker with SIGTERM, which lets
-training keep a checkpoint first. What libraries print in a worker goes to a temporary file, of which an error
-shows the end: a run's own output stays readable.
+training keep a checkpoint first. What this project logs in a worker goes to the parent's logger; what
+libraries print there goes to a temporary file, of which an error shows the end: a run's own output stays
+readable.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -40,6 +41,15 @@ POLL_SECONDS = 0.5
 """How often a waiting parent looks at its deadline and at the worker's life."""
 TAIL_BYTES = 2000
 """How much of what a worker printed is shown when it died."""
+LOGGED = ("flows", "tasks", "infra")
+"""The packages whose log records are sent to the parent."""
+
+Log = Callable[[int, str], None]
+"""Called with the level and the text of a log record."""
+
+
+def unheard(level: int, text: str) -> None:
+    """Log to nobody."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,9 @@ class Worker:
         self._process.start()
         theirs.close()
 
-    def do(self, job: Job, timeout_seconds: float, progress: Progress = silent) -> Manifest | StoredObject:
+    def do(
+        self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = unheard
+    ) -> Manifest | StoredObject:
         """Do a job and return its result; raise what it raised.
 
         Raises:
@@ -100,6 +112,8 @@ class Worker:
                     raise self._died(job) from None
                 if kind == "progress":
                     progress(*content)
+                elif kind == "log":
+                    log(*content)
                 elif kind == "done":
                     result: Manifest | StoredObject = content
                     return result
@@ -178,6 +192,22 @@ class WorkerPool:
                 worker.stop()
 
 
+class _Pipe(logging.Handler):
+    """The way back to the parent, for results, progress and log records, from whatever thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.INFO)
+        self._connection, self._sending = connection, threading.Lock()
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def send(self, kind: str, content: object) -> None:
+        with self._sending:
+            self._connection.send((kind, content))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send("log", (record.levelno, self.format(record)))
+
+
 def _serve(connection: Connection, said: str) -> None:
     """Do the jobs that come over the pipe until it closes. Runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -185,6 +215,9 @@ def _serve(connection: Connection, said: str) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    pipe = _Pipe(connection)
+    for package in LOGGED:
+        logging.getLogger(package).addHandler(pipe)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -192,9 +225,9 @@ def _serve(connection: Connection, said: str) -> None:
         except EOFError:
             return
         try:
-            result = job.run(lambda *content: connection.send(("progress", content)))
+            result = job.run(lambda *content: pipe.send("progress", content))
         except HemaflowError as error:
-            connection.send(("error", error))
+            pipe.send("error", error)
             if isinstance(error, Interrupted):
                 return  # it was asked to end, and did what it had to before
         except Exception as error:
@@ -205,9 +238,9 @@ def _serve(connection: Connection, said: str) -> None:
                 where=f"{job.module}.{job.function}",
                 remedy="What was complete is kept: the same command goes on from there.",
             )
-            connection.send(("error", failure))
+            pipe.send("error", failure)
         else:
-            connection.send(("done", result))
+            pipe.send("done", result)
 
 
 def _end_with_parent() -> None:

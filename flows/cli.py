@@ -20,7 +20,7 @@ from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
 from flows.record import RunRecord, find_run, trained_model
-from flows.run import Run, RunRequest
+from flows.run import CUSTOM, Run, RunRequest
 from flows.stages import STAGE_NAMES
 from flows.terminal import Json, StoreUrl, duration, err, escaped, opened, out, table
 from infra.errors import ConfigError, HemaflowError, nearest
@@ -106,11 +106,7 @@ def plan(
     request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
     engine = request.engine(current_settings())
     decisions = engine.plan()
-    estimates = {
-        decision.stage: engine.known.seconds(decision.stage, request.recipe, engine.data)
-        for decision in decisions
-        if decision.state == "run"
-    }
+    estimates = engine.estimates(decisions, request.recipe)
     if as_json:
         stages = [
             _decision_document(decision) | {"seconds": estimates.get(decision.stage)}
@@ -211,6 +207,24 @@ def predict(
         out.print(f"{result['image']}: {likeliest}", markup=False)
 
 
+@app.command()
+def prepare(
+    webhook: Annotated[
+        str, typer.Option(help="Where to POST what ends failed, crashed or not promoted.", metavar="URL")
+    ] = "",
+) -> None:
+    """Make what hemaflow needs of the Prefect server of PREFECT_API_URL: work pool, slot, automations."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    if not url:
+        raise ConfigError(
+            "There is no Prefect server to prepare.",
+            expected="its address in PREFECT_API_URL, such as http://127.0.0.1:4200/api",
+            remedy="Set it, or start a server of your own: hemaflow stack up",
+        )
+    for line in stack_commands.prepare_server(url, webhook):
+        out.print(line, markup=False)
+
+
 app.command(name="runs")(store_commands.list_runs)
 app.command()(store_commands.show)
 app.command()(store_commands.diff)
@@ -273,9 +287,11 @@ def _request(
             remedy="Leave out one of them.",
         )
     earlier = find_run(opened(store), of_run) if of_run else None
+    config = earlier.config if earlier and earlier.recipe == CUSTOM and not recipe else None
     return RunRequest.model_validate(
         {
-            "recipe": recipe or (earlier.recipe if earlier else "demo"),
+            "recipe": recipe or (earlier.recipe if earlier and not config else "demo"),
+            "config": config,
             "data": data or (earlier.data if earlier else ""),
             "changes": (*(earlier.changes if earlier and not recipe else ()), *(changes or ())),
             "from_stage": only_stage or from_stage,
@@ -288,7 +304,7 @@ def _request(
 
 def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
     """Run the flow in this process. What Prefect would print is said by the observer and by our errors."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

@@ -5,7 +5,7 @@ The same `decide` serves `hemaflow plan`, which stops there, and the flow, which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -160,6 +160,14 @@ class Engine:
         if name in self.pins.manifests:
             return self.pins.manifests[name].inputs
         return self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
+
+    def estimates(self, decisions: Sequence[Decision], recipe: str) -> dict[str, float | None]:
+        """Return how many seconds each stage that runs may take, from the records; None where none knows."""
+        return {
+            decision.stage: self.known.seconds(decision.stage, recipe, self.data)
+            for decision in decisions
+            if decision.state == "run"
+        }
 
     def _decide_pinned(self, name: StageName) -> Decision:
         """Reuse the result of an earlier run, and say what would have kept it from being reused."""

@@ -51,3 +51,34 @@ class LogObserver:
         """See Observer."""
         verb = "reused" if decision.state == "reuse" else "done"
         self._logger.info("%s %s: %s (%.1f s)", decision.stage, verb, decision.reason, seconds)
+
+
+class Everyone:
+    """Tells several observers, one after another.
+
+    Args:
+        observers: Who is told.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def begins(self, decision: Decision) -> None:
+        """See Observer."""
+        for observer in self._observers:
+            observer.begins(decision)
+
+    def waits(self, stage: str) -> None:
+        """See Observer."""
+        for observer in self._observers:
+            observer.waits(stage)
+
+    def progresses(self, stage: str, done: int, total: int, text: str) -> None:
+        """See Observer."""
+        for observer in self._observers:
+            observer.progresses(stage, done, total, text)
+
+    def ends(self, decision: Decision, seconds: float) -> None:
+        """See Observer."""
+        for observer in self._observers:
+            observer.ends(decision, seconds)

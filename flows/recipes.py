@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError, nearest
@@ -31,13 +32,14 @@ class Recipe:
 
 def recipe_named(name: str) -> Recipe:
     """Return the recipe of that name. Raises ConfigError."""
-    if name not in RECIPES:
-        raise ConfigError(
-            f"There is no recipe {name!r}.",
-            expected=nearest(name, RECIPES),
-            remedy="List them with: hemaflow recipes",
-        )
-    return _recipe(name, RECIPES[name])
+    for known, build in RECIPES.items():
+        if known == name:
+            return _recipe(name, build)
+    raise ConfigError(
+        f"There is no recipe {name!r}.",
+        expected=nearest(name, RECIPES),
+        remedy="List them with: hemaflow recipes",
+    )
 
 
 def _recipe(name: str, build: Callable[[], tuple[str, PipelineConfig]]) -> Recipe:
@@ -159,7 +161,9 @@ def seed() -> tuple[str, PipelineConfig]:
     )
 
 
-RECIPES: dict[str, Callable[[], tuple[str, PipelineConfig]]] = {
+RecipeName = Literal["demo", "laptop", "seed"]
+
+RECIPES: dict[RecipeName, Callable[[], tuple[str, PipelineConfig]]] = {
     "demo": demo,
     "laptop": laptop,
     "seed": seed,

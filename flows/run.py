@@ -34,6 +34,10 @@ OUTPUTS: dict[str, tuple[StageName, str]] = {
 """What a person wants of a run → the stage that makes it, and what it is called there."""
 
 
+CUSTOM = "custom"
+"""What the record of a run whose config was given field by field has for a recipe."""
+
+
 class RunRequest(BaseModel):
     """What a run is asked to do."""
 
@@ -49,21 +53,23 @@ class RunRequest(BaseModel):
     """Compute this stage and all after it again."""
     until_stage: StageName = "submit"
     """Stop after this stage."""
+    config: PipelineConfig | None = None
+    """The whole config, field by field, instead of the recipe's; changes apply to it."""
     of_run: str = ""
     """Use this run's results as they are, whatever changed since: those before from_stage, or all it has."""
     store: str = ""
     """The object store; that of HEMAFLOW_STORE where empty."""
 
-    def config(self) -> PipelineConfig:
-        """Return the recipe's config with the changes. Raises ConfigError."""
-        return change(recipe_named(self.recipe).config, self.changes)
+    def pipeline_config(self) -> PipelineConfig:
+        """Return the config that was given, or the recipe's, with the changes. Raises ConfigError."""
+        return change(self.config or recipe_named(self.recipe).config, self.changes)
 
     def engine(self, settings: Settings) -> Engine:
         """Return the engine that decides for this request. Raises UserError."""
         store = open_store(self.store or settings.store)
         return Engine(
             store,
-            self.config(),
+            self.pipeline_config(),
             self.data or recipe_named(self.recipe).data,
             settings,
             self.from_stage,  # type: ignore[arg-type]
@@ -117,7 +123,7 @@ class Run:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             data=self.engine.data,
             of=self.engine.pins.run,
-            recipe=request.recipe,
+            recipe=CUSTOM if request.config else request.recipe,
             changes=list(request.changes),
             config=self.engine.config.model_dump(mode="json"),
             hemaflow=version("hemaflow"),

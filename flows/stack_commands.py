@@ -30,8 +30,19 @@ def up(
     """Start what does not run."""
     stack = Stack(folder)
     stack.up(s3_port, prefect_port)
+    prepare_server(stack.environment()["PREFECT_API_URL"])
     status(folder)
     out.print(f'\nTo use them: eval "$(hemaflow stack env{_option(folder)})"')
+
+
+def prepare_server(url: str, webhook_url: str = "") -> list[str]:
+    """Make what hemaflow needs of the Prefect server at that address; return what there is now."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.preparation import prepare
+
+    with temporary_settings({PREFECT_API_URL: url}):
+        return prepare(webhook_url)
 
 
 @app.command()

@@ -7,49 +7,65 @@ what runs; Prefect's own task cache is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import as_completed
+from prefect.runtime import flow_run
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.child import Job, Worker, WorkerPool
+from flows import pages
+from flows.artifacts import ArtifactObserver
+from flows.child import Job, Log, Worker, WorkerPool
 from flows.engine import Decision
-from flows.observer import LogObserver, Observer
+from flows.observer import Everyone, LogObserver, Observer
+from flows.recipes import RecipeName
 from flows.record import RunRecord
 from flows.run import Run, RunRequest
-from flows.stages import STAGES, StageName
-from infra.draft import Progress
-from infra.errors import StageError
+from flows.runners import task_runner
+from flows.slots import accelerator
+from flows.stages import STAGES, PipelineConfig, StageName
+from flows.supervision import supervised
+from infra.draft import Progress, silent
+from infra.errors import StageError, StoreUnavailable
 from infra.manifest import Manifest, StoredObject
 from infra.settings import current_settings
 from tasks.shards import Shard
 from tasks.stage import Parents
 
 SETTINGS = current_settings()
+RETRY_SECONDS: list[float] = [10, 60]
+"""How long a task waits before it asks a store again that was away, as its client did for a while."""
 
 observing: ContextVar[Observer | None] = ContextVar("observing", default=None)
-"""Who watches a flow that is called in this process; where nobody does, the run's log is told."""
+"""Who watches a flow that is called in this process, beside the run's log and artifacts."""
+
+
+def run_name() -> str:
+    """Return what a flow run is called: `laptop on cells.zip`."""
+    given = flow_run.parameters
+    recipe = "custom" if given.get("config") else given.get("recipe", "demo")
+    return " on ".join(filter(None, (recipe, PurePosixPath(given.get("data") or "").name)))
 
 
 @flow(
     name="blood-cell-training",
-    flow_run_name="{recipe}",
-    # One thread per worker process: a thread does nothing but wait for its worker.
-    task_runner=ThreadPoolTaskRunner(max_workers=SETTINGS.workers),  # type: ignore[arg-type]
+    flow_run_name=run_name,
+    task_runner=task_runner(SETTINGS),
     persist_result=False,
 )
 def blood_cell_training(
-    recipe: str = "demo",
+    recipe: RecipeName = "demo",
     data: str = "",
     changes: tuple[str, ...] = (),
-    from_stage: str = "",
+    from_stage: StageName | Literal[""] = "",
     until_stage: StageName = "submit",
+    config: PipelineConfig | None = None,
     of_run: str = "",
     store: str = "",
 ) -> RunRecord:
@@ -57,12 +73,15 @@ def blood_cell_training(
 
     Args:
         recipe: The recipe whose config is used.
-        data: The source of the images; the recipe's own where empty.
-        changes: Changes to the recipe's config, each `stage.field=value`.
+        data: The source of the images: a folder or .zip with a folder per class, an .npz, s3://bucket/prefix,
+            bloodmnist[-64|-128|-224] or sample; the recipe's own where empty.
+        changes: Changes to the recipe's config, each `stage.field=value`, such as train.batch_size=32.
         from_stage: Compute this stage and all after it again.
         until_stage: Stop after this stage.
-        of_run: Use the results of this run as they are: those before from_stage, or all it has.
-        store: The object store; that of HEMAFLOW_STORE where empty.
+        config: The whole config, field by field, instead of the recipe's.
+        of_run: A run whose results are used as they are, whatever changed since: those before from_stage, or
+            all that it has.
+        store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
     """
     request = RunRequest(
         recipe=recipe,
@@ -70,46 +89,86 @@ def blood_cell_training(
         changes=changes,
         from_stage=from_stage,
         until_stage=until_stage,
+        config=config,
         of_run=of_run,
         store=store,
     )
-    run = Run(request, observing.get() or LogObserver(get_run_logger()), SETTINGS)
+    with supervised():
+        return run_pipeline(request)
+
+
+def run_pipeline(request: RunRequest) -> RunRecord:
+    """Run what was asked for, inside a flow of Prefect's."""
+    run = Run(request, LogObserver(get_run_logger()), SETTINGS)
+    artifacts = ArtifactObserver(run)
+    watching = observing.get()
+    run.observer = Everyone(run.observer, artifacts, *([watching] if watching else []))
     with run.recorded() as record:
+        artifacts.planned(run.engine.plan())
         for stage in run.engine.stages:
             with run.decided(stage) as decision:
                 if decision.forget:
                     decision.draft(run.store).forget()
                 writes_shards = decision.state == "run" and STAGES[stage].fans_out
                 parts = write_shards(run, decision) if writes_shards else ()
-                stage_task(stage, run, decision, parts)
+                title = pages.title(stage, run.engine.stage_config(stage).model_dump())
+                stage_task(title, run, decision, parts)
+    artifacts.finished()
     return record
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
-def stage_task(stage: StageName, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[Any]:
+def again(_: object, __: object, state: State[Any]) -> bool:
+    """Return whether a task that failed is worth another try: nothing else would come out differently."""
+    return isinstance(state.result(raise_on_failure=False), StoreUnavailable)
+
+
+@task(
+    task_run_name="{title}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=again,
+)
+def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[Any]:
     """Make one stage complete: reuse its result, or do its work in a process of its own."""
+    stage = decision.stage
     if decision.state == "reuse":
         run.finish(decision)
         return Completed(name="Cached", message=decision.reason)
     job = job_of(run, decision, "finish", parts) if STAGES[stage].fans_out else job_of(run, decision, "run")
-    worker = Worker()
-    try:
-        manifest = worker.do(job, run.settings.stage_timeout_seconds, _progress(run, stage))
-    finally:
-        worker.stop()
+    with accelerator(stage, run.settings):
+        worker = Worker()
+        try:
+            manifest = worker.do(job, run.settings.stage_timeout_seconds, _progress(run, stage), _log())
+        finally:
+            worker.stop()
     if not isinstance(manifest, Manifest):
         raise StageError(f"{stage} did not end with a commit.", received=type(manifest).__name__)
     run.finish(decision, manifest)
     return Completed(message=decision.reason)
 
 
-@task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-def shard_task(name: str, job: Job, pool: WorkerPool, timeout_seconds: float) -> StoredObject:
-    """Write one shard in a worker of the pool, or find it complete."""
-    with pool.lend() as worker:
-        part = worker.do(job, timeout_seconds)
+@task(
+    task_run_name="{title}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=again,
+)
+def shard_task(title: str, job: Job, pool: WorkerPool | None, timeout_seconds: float) -> StoredObject:
+    """Write one shard, or find it complete: in a worker of the pool, or in this process where there is none.
+
+    The processes of Dask and Ray do nothing but such work; the flow's own never does any.
+    """
+    if pool is None:
+        part = job.run(silent)
+    else:
+        with pool.lend() as worker:
+            part = worker.do(job, timeout_seconds, log=_log())
     if not isinstance(part, StoredObject):
-        raise StageError(f"{name} did not end with a commit.", received=type(part).__name__)
+        raise StageError(f"{title} did not end with a commit.", received=type(part).__name__)
     return part
 
 
@@ -123,10 +182,11 @@ def write_shards(run: Run, decision: Decision) -> list[StoredObject]:
     shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
     progress = _progress(run, decision.stage)
     progress(0, len(shards), "shards")
-    pool = WorkerPool(min(run.settings.workers, len(shards)))
+    here = run.settings.task_runner == "threads"
+    pool = WorkerPool(min(run.settings.workers, len(shards))) if here else None
     try:
         futures = shard_task.map(
-            [shard.name for shard in shards],
+            [f"shard {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
             [job_of(run, decision, "write", shard) for shard in shards],
             unmapped(pool),
             unmapped(run.settings.stage_timeout_seconds),
@@ -136,7 +196,8 @@ def write_shards(run: Run, decision: Decision) -> list[StoredObject]:
             progress(done, len(shards), "shards")
         return [future.result() for future in futures]
     finally:
-        pool.stop()
+        if pool:
+            pool.stop()
 
 
 def job_of(run: Run, decision: Decision, function: str, *arguments: Any) -> Job:
@@ -157,5 +218,9 @@ def job_of(run: Run, decision: Decision, function: str, *arguments: Any) -> Job:
 
 
 def _progress(run: Run, stage: StageName) -> Progress:
-    report: Callable[[str, int, int, str], None] = run.observer.progresses
-    return lambda done, total, text: report(stage, done, total, text)
+    return lambda done, total, text: run.observer.progresses(stage, done, total, text)
+
+
+def _log() -> Log:
+    """Return what puts a worker's log records into the log of the task run."""
+    return get_run_logger().log

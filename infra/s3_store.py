@@ -28,7 +28,7 @@ from botocore.client import Config
 from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
-from infra.errors import ConfigError, StoreError, StoreFull
+from infra.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
 from infra.s3_upload import Uploader
 from infra.settings import Settings
 from infra.staging import READS, Altered, Staging
@@ -350,7 +350,7 @@ class S3Store(Store):
                     where=where,
                     remedy="Make room in the bucket (see `hemaflow gc`); then run the same command.",
                 ) from None
-            raise StoreError(
+            raise StoreUnavailable(
                 f"The store did not do what it was asked: {code}.",
                 received=f"{error.operation_name}, {ATTEMPTS} times",
                 where=where,
@@ -368,7 +368,7 @@ class S3Store(Store):
                 remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             ) from None
         except (botocore_exceptions.BotoCoreError, HTTPError) as error:
-            raise StoreError(
+            raise StoreUnavailable(
                 f"The store cannot be reached: {type(error).__name__}.",
                 received=f"{ATTEMPTS} attempts",
                 where=where,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
     """How long a request to S3 may go without a byte before it is made again."""
     lease_seconds: float = Field(default=30.0, ge=0)
     """How long another run waits for a stage that nobody was seen to work on; 0 for runs that never wait."""
+    task_runner: Literal["threads", "dask", "ray"] = "threads"
+    """Who writes shards: worker processes on this machine, or those of a Dask or Ray cluster."""
+    cluster: str = ""
+    """The address of the Dask scheduler or Ray head; a cluster on this machine, for the run, where empty."""
+    accelerator_slot: str = ""
+    """Prefect's global concurrency limit that is held while an accelerator is used; none where empty."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
     """The longest that one stage, or one shard, may take."""
 

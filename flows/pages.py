@@ -1,0 +1,163 @@
+"""What a run looks like in Prefect's UI: Markdown of its plan, data, metrics, lineage and outputs.
+
+Pure functions of decisions, manifests and records; `flows/artifacts.py` publishes what they return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.engine import Decision
+from flows.record import RunRecord
+from flows.stages import StageName
+from flows.terminal import duration, size
+from infra.manifest import Manifest
+
+SPLITS = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
+"""Entries of the metrics → what a page calls them."""
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "nll": "NLL",
+    "ece": "ECE",
+}
+MAX_FINDINGS = 50
+"""Findings that a page lists; findings.json has them all."""
+
+
+def plan(decisions: Sequence[Decision], estimates: Mapping[str, float | None]) -> str:
+    """Return what runs, what is reused, and why."""
+    rows = [
+        [
+            decision.stage,
+            "reused" if decision.state == "reuse" else "**runs**",
+            f"`{decision.inputs.key[:8]}`" if decision.inputs else "",
+            duration(seconds) if (seconds := estimates.get(decision.stage)) is not None else "",
+            decision.reason,
+        ]
+        for decision in decisions
+    ]
+    return "# Plan\n\n" + table(["stage", "", "key", "takes about", "because"], rows)
+
+
+def findings(manifest: Manifest, found: Sequence[Mapping[str, Any]]) -> str:
+    """Return what ingest brought in, and what it dropped, grouped or ignored."""
+    facts = manifest.facts
+    classes, counts = facts["classes"], facts["class_counts"]
+    images = table(
+        ["class", *counts],
+        [[name, *(str(counts[split][k]) for split in counts)] for k, name in enumerate(classes)]
+        + [["**all**", *(f"**{sum(counts[split])}**" for split in counts)]],
+    )
+    kinds = table(["finding", "images"], [[kind, str(n)] for kind, n in facts["num_findings"].items()])
+    listed = table(
+        ["finding", "images", "action", "reason"],
+        [
+            [
+                finding["kind"],
+                ", ".join(finding["items"][:3]) + (" …" if len(finding["items"]) > 3 else ""),
+                finding["action"],
+                finding["reason"],
+            ]
+            for finding in found[:MAX_FINDINGS]
+        ],
+    )
+    more = f"\n\n{len(found) - MAX_FINDINGS} more in findings.json" if len(found) > MAX_FINDINGS else ""
+    quality = f"{kinds}\n\n## Each\n\n{listed}{more}" if found else "Nothing was found amiss."
+    return f"# Data: {escaped(str(facts['source']))}\n\n{images}\n\n## Findings\n\n{quality}"
+
+
+def metrics(document: Mapping[str, Any], tta: str) -> str:
+    """Return the metrics with their 95 % intervals, and the test split's classes and confusions."""
+    entries = [entry for entry in SPLITS if document.get(entry, {}).get("num_examples")]
+    rows = [
+        [
+            label,
+            *(
+                "{:.4f} ({:.4f} to {:.4f})".format(
+                    document[entry][name], *document[entry]["intervals"].get(name, (0, 0))
+                )
+                for entry in entries
+            ),
+        ]
+        for name, label in METRICS.items()
+        if all(name in document[entry] for entry in entries)
+    ]
+    rows.append(["images", *(str(document[entry]["num_examples"]) for entry in entries)])
+    page = f"# Metrics, with 95 % intervals\n\nTTA: {tta}\n\n" + table(
+        ["", *(SPLITS[entry] for entry in entries)], rows
+    )
+    judged = document.get("test_tta" if "test_tta" in entries else "val_tta", {})
+    if "confusion" in judged:
+        page += f"\n\n## Confusions ({SPLITS['test_tta']})\n\n" + confusion(judged)
+    return page
+
+
+def confusion(judged: Mapping[str, Any]) -> str:
+    """Return a confusion matrix with each class's recall: rows are the truth, columns what was said."""
+    names = [row["class"] for row in judged["per_class"]]
+    rows = [
+        [
+            name,
+            *(f"**{n}**" if k == column else str(n or "") for column, n in enumerate(judged["confusion"][k])),
+            f"{judged['per_class'][k]['recall']:.4f}",
+        ]
+        for k, name in enumerate(names)
+    ]
+    return table(["is \\ called", *names, "recall"], rows)
+
+
+def lineage(record: RunRecord, manifests: Mapping[StageName, Manifest]) -> str:
+    """Return what each result was made from: keys, content, objects."""
+    rows = []
+    for stage in record.stages:
+        manifest = manifests[stage.stage]  # type: ignore[index]
+        made_from = [f"{name} `{digest[:8]}`" for name, digest in manifest.inputs.parents.items()]
+        rows.append(
+            [
+                stage.stage,
+                f"`{stage.key[:8]}`",
+                stage.state,
+                f"`{manifest.digest[:8]}`",
+                ", ".join(made_from),
+                f"{len(manifest.objects)} objects, {size(sum(o.size_bytes for o in manifest.objects))}",
+                f"{stage.seconds:.1f}",
+            ]
+        )
+    heading = f"# Lineage of run {record.run}\n\nhemaflow {record.hemaflow} {record.git_revision}".rstrip()
+    pinned = f"\n\nPinned to run {record.of}." if record.of else ""
+    return f"{heading}{pinned}\n\n" + table(
+        ["stage", "key", "", "content", "made from the content of", "holds", "seconds"], rows
+    )
+
+
+def outputs(record: RunRecord, store_url: str) -> str:
+    """Return where the report and the submission are, and how to get at them."""
+    rows = [[name, f"`{store_url}/{location}`"] for name, location in record.outputs.items()]
+    commands = {
+        "report": f"hemaflow report {record.run} --store {store_url}",
+        "submission": f"hemaflow show {record.run} --store {store_url}",
+    }
+    said = "\n".join(command for name, command in commands.items() if name in record.outputs)
+    return f"# Outputs of run {record.run}\n\n" + table(["", "object"], rows) + f"\n\n```sh\n{said}\n```"
+
+
+def title(stage: str, config: Mapping[str, Any]) -> str:
+    """Return what a stage's task is called: `train efficientnetv2-s`."""
+    detail = {"augment": "copies", "train": "backbone", "evaluate": "tta"}.get(stage)
+    value = config.get(detail, "") if detail else ""
+    return f"{stage} ×{value}" if detail == "copies" else " ".join(filter(None, (stage, str(value))))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; what the cells say is shown as it is, but for ** and `."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
+
+
+def escaped(text: str) -> str:
+    """Return a text that ends no table cell and is no HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

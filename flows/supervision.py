@@ -1,0 +1,81 @@
+"""Ends a flow's process when it should not go on: its worker is gone, or its run is to be cancelled.
+
+Prefect's worker delivers a cancellation itself, and ends what it started when it ends in order. Killed, it
+does neither; and nobody delivers to a flow that was called from a shell. So the process looks for itself, and
+sends itself SIGTERM, which lets a training keep a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+LOOK_SECONDS = 1.0
+"""How often it is seen whether the parent is there."""
+ASK_SECONDS = 4.0
+"""How often the server is asked for the state of the run: a cancellation is to take effect in 15 seconds."""
+GRACE_SECONDS = 5.0
+"""How long the worker is given to deliver a cancellation first."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def supervised() -> Iterator[None]:
+    """Watch over what is done inside, which is a run of a flow."""
+    ended, cancelled = threading.Event(), threading.Event()
+    run_id = UUID(str(flow_run.id))
+    under_worker = "PREFECT__FLOW_RUN_ID" in os.environ
+    parent = os.getppid()
+
+    def watch() -> None:
+        waited = 0.0
+        while not ended.wait(LOOK_SECONDS):
+            waited += LOOK_SECONDS
+            if under_worker and os.getppid() != parent:
+                log.warning("the worker of this run is gone: ending")
+                break
+            if waited >= ASK_SECONDS:
+                waited = 0.0
+                if _is_cancelling(run_id):
+                    cancelled.set()
+                    if not ended.wait(GRACE_SECONDS if under_worker else 0.0):
+                        break
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="supervision").start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if cancelled.is_set():
+            _close(run_id)
+
+
+def _is_cancelling(run_id: UUID) -> bool:
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(run_id).state
+    except Exception as error:  # the server may be away for a while
+        log.info("the state of this run could not be read: %s", type(error).__name__)
+        return False
+    return state is not None and state.is_cancelling()
+
+
+def _close(run_id: UUID) -> None:
+    """Say that the run is cancelled: Prefect's engine would have it crashed by a signal."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run_id, Cancelled(), force=True)
+    except Exception as error:
+        log.warning("the run could not be marked as cancelled: %s", type(error).__name__)
