@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from flows.record import KnownRuns
-from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
+from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from flows.why import causes, explain, in_short
 from infra.draft import Draft, Progress, silent
 from infra.errors import StoreError, UserError
@@ -91,7 +91,7 @@ class Engine:
         config: PipelineConfig,
         data: str,
         settings: Settings,
-        from_stage: StageName | Literal[""] = "",
+        from_stage: FromStage = "",
         until_stage: StageName = "submit",
         pins: Pins | None = None,
     ) -> None:

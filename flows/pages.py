@@ -149,7 +149,7 @@ def title(stage: str, config: Mapping[str, Any]) -> str:
     """Return what a stage's task is called: `train efficientnetv2-s`."""
     detail = {"augment": "copies", "train": "backbone", "evaluate": "tta"}.get(stage)
     value = config.get(detail, "") if detail else ""
-    return f"{stage} ×{value}" if detail == "copies" else " ".join(filter(None, (stage, str(value))))
+    return f"{stage} {value} copies" if detail == "copies" else " ".join(filter(None, (stage, str(value))))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

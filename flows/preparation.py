@@ -6,6 +6,8 @@ Everything is made where it is absent and brought up to date where it differs: t
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import cast
+from uuid import UUID
 
 from prefect.automations import Automation, EventTrigger, Posture
 from prefect.blocks.webhook import Webhook
@@ -94,7 +96,9 @@ def _crashes() -> Automation:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
+                force=False,
                 message=f"Nothing was heard of this run for {SILENT_SECONDS} s. "
                 "Run it again: it goes on from what is complete.",
             )
@@ -104,7 +108,7 @@ def _crashes() -> Automation:
 
 def _notices(url: str) -> Automation:
     block = Webhook(method="POST", url=SecretStr(url))
-    document_id = block.save("hemaflow-notices", overwrite=True)
+    document_id = cast(UUID, block.save("hemaflow-notices", overwrite=True))
     return Automation(
         name=_NOTICES,
         trigger=EventTrigger(
@@ -128,7 +132,7 @@ def _notices(url: str) -> Automation:
 
 def _automation(wanted: Automation) -> None:
     try:
-        former = Automation.read(name=wanted.name)
+        former = cast(Automation, Automation.read(name=wanted.name))
     except ValueError:  # how it says that there is none
         wanted.create()
         return

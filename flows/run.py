@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from flows.changes import change
 from flows.engine import Decision, Engine, Pins, require_manifest
 from flows.observer import Observer
 from flows.recipes import recipe_named
 from flows.record import RunRecord, StageRecord, find_run, git_revision, new_run_id
-from flows.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
+from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from infra.errors import Interrupted, StoreError, UserError
 from infra.lease import Lease
 from infra.manifest import Manifest, load_manifest
@@ -49,7 +49,7 @@ class RunRequest(BaseModel):
     """The source of the images; the recipe's own where empty."""
     changes: tuple[str, ...] = ()
     """Changes to the recipe's config: `stage.field=value`."""
-    from_stage: StageName | str = Field(default="", pattern="^(ingest|augment|train|evaluate|submit)?$")
+    from_stage: FromStage = ""
     """Compute this stage and all after it again."""
     until_stage: StageName = "submit"
     """Stop after this stage."""
@@ -72,7 +72,7 @@ class RunRequest(BaseModel):
             self.pipeline_config(),
             self.data or recipe_named(self.recipe).data,
             settings,
-            self.from_stage,  # type: ignore[arg-type]
+            self.from_stage,
             self.until_stage,
             self._pins(store),
         )

@@ -16,6 +16,8 @@ from tasks.submit import SubmitConfig
 from tasks.train import TrainConfig
 
 StageName = Literal["ingest", "augment", "train", "evaluate", "submit"]
+FromStage = Literal["", "ingest", "augment", "train", "evaluate", "submit"]
+"""A stage, or none."""
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
@@ -29,7 +29,7 @@ from flows.record import RunRecord
 from flows.run import Run, RunRequest
 from flows.runners import task_runner
 from flows.slots import accelerator
-from flows.stages import STAGES, PipelineConfig, StageName
+from flows.stages import STAGES, FromStage, PipelineConfig, StageName
 from flows.supervision import supervised
 from infra.draft import Progress, silent
 from infra.errors import StageError, StoreUnavailable
@@ -63,7 +63,7 @@ def blood_cell_training(
     recipe: RecipeName = "demo",
     data: str = "",
     changes: tuple[str, ...] = (),
-    from_stage: StageName | Literal[""] = "",
+    from_stage: FromStage = "",
     until_stage: StageName = "submit",
     config: PipelineConfig | None = None,
     of_run: str = "",

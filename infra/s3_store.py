@@ -400,7 +400,7 @@ def _client(timeout_seconds: float) -> Any:
     # They would name hosts.
     for logger in ("botocore", "boto3", "urllib3"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3",
         config=Config(
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
@@ -412,6 +412,22 @@ def _client(timeout_seconds: float) -> Any:
             response_checksum_validation="when_required",
         ),
     )
+
+    def send(request: Any, **_: object) -> Any:
+        """Read small answers (errors, listings) to their end where botocore sees that one broke off.
+
+        It would read them later, and then not ask again.
+        """
+        answer = client._endpoint.http_session.send(request)
+        if answer.status_code >= 300 or not request.stream_output:
+            try:
+                _ = answer.content
+            except HTTPError as error:
+                raise botocore_exceptions.HTTPClientError(error=error) from error
+        return answer
+
+    client.meta.events.register("before-send.s3", send)
+    return client
 
 
 class _Lost(Exception):

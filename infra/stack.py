@@ -137,7 +137,16 @@ class Stack:
                 *("--host", LOOPBACK, "--port", str(port)),
             ],
             lambda: _answers(f"http://{LOOPBACK}:{port}/api/health"),
-            {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+            {
+                "PREFECT_HOME": str(self.folder / "prefect"),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                # The pages would look for the server at its default port.
+                "PREFECT_UI_API_URL": f"http://{LOOPBACK}:{port}/api",
+                # In memory, a restart would forget who holds a slot, but not that it is taken.
+                "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                    "prefect.server.concurrency.lease_storage.filesystem"
+                ),
+            },
         )
 
     def down(self) -> None:

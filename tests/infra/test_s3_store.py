@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from proxy import BUSY, FAULTS, RESET, TRUNCATED, Proxy, misbehaving
+from proxy import BUSY, FAULTS, RESET, STALLED, TRUNCATED, Proxy, misbehaving
 
 from infra import s3_upload
 from infra.errors import ObjectAltered, StoreError
@@ -95,6 +95,20 @@ def test_a_fault_that_stays_is_an_error_and_never_an_absence(
         through.get_tagged("a")
     assert "same command" in str(raised.value)
     assert "127.0.0.1" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", [STALLED, TRUNCATED])
+def test_answers_that_break_off_are_asked_for_again(
+    between: tuple[Proxy, S3Store], s3: S3Store, fault: str
+) -> None:
+    """Errors and listings too: what is absent is told as absent, however often an answer broke off."""
+    proxy, through = between
+    s3.put("a", b"1")
+    proxy.fault, proxy.share = fault, 0.25
+    for number in range(8):
+        assert through.get_tagged(f"absent-{number}") is None
+        assert list(through.list("")) == ["a"]
+    assert proxy.faults > 2
 
 
 def test_a_fetch_goes_on_where_the_connection_broke(
