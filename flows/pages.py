@@ -145,6 +145,78 @@ def outputs(record: RunRecord, store_url: str) -> str:
     return f"# Outputs of run {record.run}\n\n" + table(["", "object"], rows) + f"\n\n```sh\n{said}\n```"
 
 
+def verdict(challenger: str, champion: str, judged: Mapping[str, Any]) -> str:
+    """Return what was decided between two runs, and every number it rests on (verdict.json)."""
+    accuracy, low_high = judged["accuracy"], judged["accuracy"]["interval"]
+    decision = "is promoted" if judged["promote"] else "is not promoted"
+    rule = judged["rule"]
+    classes = table(
+        ["class", "images", "champion", "challenger", "difference"],
+        [
+            [
+                row["class"],
+                str(row["num_images"]),
+                *(f"{row[side] / max(row['num_images'], 1):.4f}" for side in ("champion_right", "challenger_right")),
+                f"{row['difference']:+.4f}" + ("" if row["judged"] else " (too few to judge)"),
+            ]
+            for row in judged["per_class"]
+        ],
+    )
+    compared = table(
+        ["", "run", "accuracy"],
+        [
+            ["champion", champion, f"{accuracy['champion']:.4f}"],
+            ["challenger", challenger, f"{accuracy['challenger']:.4f}"],
+            ["difference", "", "{:+.4f} ({:+.4f} to {:+.4f})".format(accuracy["difference"], *low_high)],
+        ],
+    )
+    notes = "".join(f"\n- {escaped(note)}" for note in judged["notes"])
+    return (
+        f"# The challenger {decision}\n\n{escaped(judged['reason'])}\n\n{compared}\n\n"
+        f"{judged['num_images']} reference images; 95 % interval: {accuracy['method']}. McNemar's exact test: "
+        f"p = {judged['mcnemar']['p']:.3g}.\n\nRule: the interval must be above -{rule['delta']:g}, and no class "
+        f"of at least {rule['min_class_images']} images may lose more than {rule['epsilon']:g} of its recall.\n\n"
+        f"## Recall\n\n{classes}\n{notes}"
+    )
+
+
+def drift(found: Mapping[str, Any]) -> str:
+    """Return how new images differ from those that the champion learnt from (drift.json)."""
+    rows = [
+        [
+            row["name"],
+            row["test"],
+            f"{row['statistic']:.4g}",
+            f"{row['effect']:.4f}",
+            f"{row['p_corrected']:.3g}",
+            "**drifted**" if row["drifted"] else "",
+        ]
+        for row in found["rows"]
+    ]
+    said = ", ".join(found["drifted"]) or "nothing"
+    tests = table(["", "test", "statistic", "effect", "p (Holm)", ""], rows) if rows else ""
+    notes = "".join(f"\n- {escaped(note)}" for note in found["notes"])
+    return f"# Drift: {said}\n\n{found['num_new_images']} new images.\n\n{tests}\n{notes}"
+
+
+def leaderboard(members: Sequence[Any]) -> str:
+    """Return backbones ranked by their test accuracy; members are those of flows.comparison."""
+    rows = [
+        [
+            str(place),
+            member.backbone,
+            f"{member.accuracy:.4f}" + (f" ± {member.deviation:.4f}" if member.deviation else ""),
+            f"{member.num_parameters:,}",
+            duration(member.train_seconds) if member.train_seconds else "reused",
+            ", ".join(member.runs),
+        ]
+        for place, member in enumerate(members, start=1)
+    ]
+    return "# Leaderboard\n\n" + table(
+        ["", "backbone", "test accuracy, TTA", "parameters", "training took", "runs"], rows
+    )
+
+
 def title(stage: str, config: Mapping[str, Any]) -> str:
     """Return what a stage's task is called: `train efficientnetv2-s`."""
     detail = {"augment": "copies", "train": "backbone", "evaluate": "tta"}.get(stage)

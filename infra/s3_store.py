@@ -154,7 +154,12 @@ class S3Store(Store):
         )
         with self._explained(prefix):
             found = [
-                Entry(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"].timestamp())
+                Entry(
+                    item["Key"].removeprefix(self._prefix),
+                    item["Size"],
+                    item["LastModified"].timestamp(),
+                    item["ETag"],
+                )
                 for page in pages
                 for item in page.get("Contents", ())
             ]
@@ -185,6 +190,11 @@ class S3Store(Store):
         with self._explained(name):
             self._fetch(name, Hashing(), 0)
         return digest.hexdigest()
+
+    def download(self, name: str, path: Path) -> None:
+        """Write an object's bytes, whoever put it there, to a new local file. Raises ObjectMissing."""
+        with self._explained(name), path.open("wb") as file:
+            self._fetch(name, file, 0)
 
     def drop_unfinished_writes(self, before: float) -> int:
         """See Store: uploads in parts that were never completed."""

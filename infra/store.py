@@ -49,11 +49,13 @@ class Entry:
         name: Its name.
         size_bytes: Its size.
         modified: When it was written last, by the store's clock: seconds since 1970.
+        tag: Its entity tag where a listing shows it, else "".
     """
 
     name: str
     size_bytes: int
     modified: float
+    tag: str = ""
 
 
 class Store(ABC):

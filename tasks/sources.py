@@ -1,4 +1,4 @@
-"""Where images come from: one interface over folders, zips, npz files, BloodMNIST and drawn cells.
+"""Where images come from: one interface over folders, buckets, zips, npz files, BloodMNIST and drawn cells.
 
 A source lists what it holds without decoding it (`scan`), and gives any picture on demand (`read`), so that
 memory does not grow with the number of images. What it cannot use it lists as findings; a source that cannot
@@ -100,6 +100,8 @@ def open_source(data: str, settings: Settings) -> Source:
         from tasks.bloodmnist import BloodMnistSource
 
         return BloodMnistSource(data, settings)
+    if data.startswith("s3://"):
+        return S3Source(data, settings)
     path = Path(data).expanduser()
     if path.is_dir():
         return FolderSource(path)
@@ -110,7 +112,8 @@ def open_source(data: str, settings: Settings) -> Source:
     known = ["sample", "bloodmnist", "bloodmnist-64", "bloodmnist-128", "bloodmnist-224"]
     raise DataError(
         "There is no such data source.",
-        expected="a folder or .zip with one folder per class, an .npz with images and labels, or a name: "
+        expected="a folder, .zip or s3://bucket/prefix with one folder per class, an .npz with images and "
+        "labels, or a name: "
         + nearest(data, known),
         received=f"--data {data}" + ("" if path.exists() else " (no such file)"),
         remedy="Check the path, or try the drawn cells first: --data sample",
@@ -172,6 +175,25 @@ class FolderSource(Source):
             for path in self.root.rglob("*")
             if path.is_file() and path.resolve().is_relative_to(root)
         )
+
+
+class S3Source(FolderSource):
+    """A prefix of a bucket with one folder per class; its files are fetched when the source is scanned."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        from infra.s3_folder import S3Folder  # boto3 takes its time to load
+
+        self._folder = S3Folder(url, settings)
+        super().__init__(self._folder.path)
+
+    def content_digest(self) -> str:
+        """See Source: by the listing alone."""
+        return self._folder.content_digest()
+
+    def scan(self) -> Scan:
+        """See Source."""
+        self._folder.fetch()
+        return super().scan()
 
 
 class ZipSource(Source):

@@ -1,0 +1,135 @@
+"""The flow `retraining`: train on what is new, judge the model beside the champion, promote it or not.
+
+It looks by content whether the source has changed since it last came to an end with it; trains; compares the
+challenger with the champion on one fixed reference set; and promotes by the stated rule (`tasks/judge.py`). A
+model that is not promoted stays, with its verdict. The flow ends in a state that says what came of it:
+`NothingNew`, `Promoted`, `NotPromoted`, or `Overtaken` where another promotion came first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import Field
+
+from flows import pages
+from flows.artifacts import publish
+from flows.champion import Champion, current, promote
+from flows.judging import Judgement, judge
+from flows.recipes import RecipeName, recipe_named
+from flows.record import RunRecord, find_run, runs
+from flows.slots import accelerator
+from flows.supervision import supervised
+from flows.training import SETTINGS, blood_cell_training
+from infra.errors import PromotionLost
+from infra.store import Store
+from infra.stores import open_store
+from tasks.judge import JudgeConfig
+from tasks.sources import open_source
+
+REFERENCE = "ingest.reference="
+"""How the change begins that names the reference set: the flow makes it itself."""
+
+
+def run_name() -> str:
+    """Return what a flow run is called: `retraining laptop on incoming`."""
+    given = flow_run.parameters
+    data = PurePosixPath(given.get("data") or "").name
+    return " on ".join(filter(None, (f"retraining {given.get('recipe', 'laptop')}", data)))
+
+
+@flow(name="retraining", flow_run_name=run_name, persist_result=False)
+def retraining(
+    data: str = "",
+    recipe: RecipeName = "laptop",
+    changes: tuple[str, ...] = (),
+    reference: str = "",
+    delta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.005,
+    epsilon: Annotated[float, Field(ge=0.0, le=1.0)] = 0.03,
+    store: str = "",
+) -> State[Any]:
+    """Train on what is new, judge the model beside the champion, and promote it only if it is no worse.
+
+    Args:
+        data: The source that new labelled images arrive in: a folder, s3://bucket/prefix, a .zip or .npz; the
+            recipe's own where empty.
+        recipe: The recipe whose config is used.
+        changes: Changes to the recipe's config, each `stage.field=value`, such as train.batch_size=32.
+        reference: A source of labelled images that champion and challenger are judged on, and that nothing is
+            learnt from; where empty, the test split that the first champion was evaluated on.
+        delta: Accuracy that may be lost: the lower bound of the difference's 95 % interval must be above its
+            negative.
+        epsilon: Recall that one class may lose.
+        store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
+    """
+    with supervised():
+        logger = get_run_logger()
+        opened = open_store(store or SETTINGS.store)
+        source = data or recipe_named(recipe).data
+        champion = current(opened)
+        known = look_for_new_images(opened, source, recipe, changes)
+        if known:
+            logger.info("nothing new since run %s", known)
+            return Completed(name="NothingNew", message=f"{source} holds what run {known} was trained on.")
+        fixed = reference or (f"ingest:{champion.reference}" if champion else "")
+        challenger = blood_cell_training(
+            recipe=recipe,
+            data=source,
+            changes=(*changes, *([REFERENCE + fixed] if fixed else [])),
+            store=store,
+        )
+        if champion is None:
+            return settle(opened, challenger, "the first model: there was no champion", None)
+        judgement = judge_challenger(
+            opened, challenger, champion, JudgeConfig(delta=delta, epsilon=epsilon)
+        )
+        facts = judgement.verdict.facts
+        if not facts["promote"]:
+            return Completed(
+                name="NotPromoted", message=f"Run {challenger.run} is kept, not promoted: {facts['reason']}"
+            )
+        return settle(opened, challenger, facts["reason"], champion)
+
+
+@task(task_run_name="look for new images in {source}", cache_policy=NO_CACHE, persist_result=False)
+def look_for_new_images(store: Store, source: str, recipe: str, changes: Sequence[str]) -> str:
+    """Return the run that came to an end with just these images, this recipe and these changes; "" for none."""
+    with open_source(source, SETTINGS) as opened:
+        content = opened.content_digest()
+    for record in reversed(runs(store)):
+        own = [change for change in record.changes if not change.startswith(REFERENCE)]
+        alike = (record.source_sha256, record.recipe, own) == (content, recipe, list(changes))
+        if alike and record.status == "completed" and (record.verdict or record.key("submit")):
+            return record.run
+    return ""
+
+
+@task(task_run_name="judge {challenger.run} beside {champion.run}", cache_policy=NO_CACHE, persist_result=False)
+def judge_challenger(
+    store: Store, challenger: RunRecord, champion: Champion, config: JudgeConfig
+) -> Judgement:
+    """Compare both on the reference set, and what they learnt from; publish the verdict."""
+    with accelerator("evaluate", SETTINGS):
+        judgement = judge(store, challenger, find_run(store, champion.run), SETTINGS, config)
+    verdict = json.loads(judgement.verdict.read(store, "verdict.json"))
+    drift = json.loads(judgement.drift.read(store, "drift.json"))
+    publish("verdict", lambda: pages.verdict(challenger.run, champion.run, verdict), "Champion or challenger")
+    publish("drift", lambda: pages.drift(drift), "New images beside those the champion learnt from")
+    return judgement
+
+
+def settle(store: Store, challenger: RunRecord, reason: str, champion: Champion | None) -> State[Any]:
+    """Promote a run, and return the state that says so, or that another promotion came first."""
+    try:
+        promote(store, challenger, reason, champion.tag if champion else "")
+    except PromotionLost as error:
+        return Completed(name="Overtaken", message=f"Run {challenger.run} is not promoted: {error.what}")
+    return Completed(name="Promoted", message=f"Run {challenger.run} is the champion: {reason}")
