@@ -156,7 +156,10 @@ def verdict(challenger: str, champion: str, judged: Mapping[str, Any]) -> str:
             [
                 row["class"],
                 str(row["num_images"]),
-                *(f"{row[side] / max(row['num_images'], 1):.4f}" for side in ("champion_right", "challenger_right")),
+                *(
+                    f"{row[side] / max(row['num_images'], 1):.4f}"
+                    for side in ("champion_right", "challenger_right")
+                ),
                 f"{row['difference']:+.4f}" + ("" if row["judged"] else " (too few to judge)"),
             ]
             for row in judged["per_class"]
@@ -171,12 +174,17 @@ def verdict(challenger: str, champion: str, judged: Mapping[str, Any]) -> str:
         ],
     )
     notes = "".join(f"\n- {escaped(note)}" for note in judged["notes"])
-    return (
-        f"# The challenger {decision}\n\n{escaped(judged['reason'])}\n\n{compared}\n\n"
-        f"{judged['num_images']} reference images; 95 % interval: {accuracy['method']}. McNemar's exact test: "
-        f"p = {judged['mcnemar']['p']:.3g}.\n\nRule: the interval must be above -{rule['delta']:g}, and no class "
-        f"of at least {rule['min_class_images']} images may lose more than {rule['epsilon']:g} of its recall.\n\n"
-        f"## Recall\n\n{classes}\n{notes}"
+    return "\n\n".join(
+        [
+            f"# The challenger {decision}",
+            escaped(judged["reason"]),
+            compared,
+            f"{judged['num_images']} reference images; 95 % interval: {accuracy['method']}. "
+            f"McNemar's exact test: p = {judged['mcnemar']['p']:.3g}.",
+            f"Rule: the interval must be above -{rule['delta']:g}, and no class of at least "
+            f"{rule['min_class_images']} images may lose more than {rule['epsilon']:g} of its recall.",
+            f"## Recall\n\n{classes}\n{notes}",
+        ]
     )
 
 

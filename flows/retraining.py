@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
+from tasks.judge import JudgeConfig
 
 from flows import pages
 from flows.artifacts import publish
@@ -32,7 +33,6 @@ from flows.training import SETTINGS, blood_cell_training
 from infra.errors import PromotionLost
 from infra.store import Store
 from infra.stores import open_store
-from tasks.judge import JudgeConfig
 from tasks.sources import open_source
 
 REFERENCE = "ingest.reference="
@@ -88,9 +88,7 @@ def retraining(
         )
         if champion is None:
             return settle(opened, challenger, "the first model: there was no champion", None)
-        judgement = judge_challenger(
-            opened, challenger, champion, JudgeConfig(delta=delta, epsilon=epsilon)
-        )
+        judgement = judge_challenger(opened, challenger, champion, JudgeConfig(delta=delta, epsilon=epsilon))
         facts = judgement.verdict.facts
         if not facts["promote"]:
             return Completed(
@@ -101,7 +99,7 @@ def retraining(
 
 @task(task_run_name="look for new images in {source}", cache_policy=NO_CACHE, persist_result=False)
 def look_for_new_images(store: Store, source: str, recipe: str, changes: Sequence[str]) -> str:
-    """Return the run that came to an end with just these images, this recipe and these changes; "" for none."""
+    """Return the run that came to its end with these images, this recipe and these changes; "" for none."""
     with open_source(source, SETTINGS) as opened:
         content = opened.content_digest()
     for record in reversed(runs(store)):
@@ -112,7 +110,9 @@ def look_for_new_images(store: Store, source: str, recipe: str, changes: Sequenc
     return ""
 
 
-@task(task_run_name="judge {challenger.run} beside {champion.run}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    task_run_name="judge {challenger.run} beside {champion.run}", cache_policy=NO_CACHE, persist_result=False
+)
 def judge_challenger(
     store: Store, challenger: RunRecord, champion: Champion, config: JudgeConfig
 ) -> Judgement:

@@ -79,8 +79,9 @@ class S3Folder:
         with self._exclusive():
             state = self.path.parent / _STATE
             kept: dict[str, str] = json.loads(state.read_text()) if state.is_file() else {}
-            for name in kept.keys() - self.files.keys():
-                (self.path / name).unlink(missing_ok=True)
+            for path in list(self.path.rglob("*")):
+                if path.is_file() and path.relative_to(self.path).as_posix() not in self.files:
+                    path.unlink()
             wanted = [
                 entry
                 for name, entry in self.files.items()
@@ -98,7 +99,8 @@ class S3Folder:
         if target.is_dir():  # what was a folder has become a file
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.part")
+        # Not beside the files: what a killed process left there would be taken for one.
+        temporary = self.path.parent / f"{hashlib.sha256(entry.name.encode()).hexdigest()[:16]}.part"
         self._store.download(entry.name, temporary)
         os.replace(temporary, target)
 

@@ -113,8 +113,7 @@ def open_source(data: str, settings: Settings) -> Source:
     raise DataError(
         "There is no such data source.",
         expected="a folder, .zip or s3://bucket/prefix with one folder per class, an .npz with images and "
-        "labels, or a name: "
-        + nearest(data, known),
+        "labels, or a name: " + nearest(data, known),
         received=f"--data {data}" + ("" if path.exists() else " (no such file)"),
         remedy="Check the path, or try the drawn cells first: --data sample",
     )
