@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
 from commands import ROOT
+from served import Server, draw_cells
 
 from infra.stack import Stack, free_ports
+from infra.store import Store
+from infra.stores import open_store
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +31,26 @@ def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     stack.start_prefect(free_ports(1)[0])
     yield environment | stack.environment()
     stack.down()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Both servers, with the deployments of this checkout."""
+    made = Server(tmp_path_factory.mktemp("served"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of a few drawn cells of each class."""
+    return draw_cells(tmp_path_factory.mktemp("data") / "cells", 0, 20)
+
+
+@pytest.fixture
+def served_store(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Store:
+    """A store of the test's own in the S3 server."""
+    for name, value in server.environment.items():
+        if name.startswith(("AWS_", "HEMAFLOW_STAGING")):
+            monkeypatch.setenv(name, value)
+    return open_store(f"s3://hemaflow/{re.sub('[^a-z0-9]+', '-', request.node.name)}")
