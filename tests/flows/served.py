@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,9 +35,13 @@ class Server:
             "HEMAFLOW_STAGING_DIR": str(folder / "staging"),
         }
         options = ["--folder", str(self.stack.folder), "--s3-port", str(s3_port)]
-        self.run("-m", "flows.cli", "stack", "up", *options, "--prefect-port", str(prefect_port))
-        self.environment |= self.stack.environment()
-        self.run("-m", "prefect", "--no-prompt", "deploy", "--all")
+        try:
+            self.run("-m", "flows.cli", "stack", "up", *options, "--prefect-port", str(prefect_port))
+            self.environment |= self.stack.environment()
+            self.run("-m", "prefect", "--no-prompt", "deploy", "--all")
+        except BaseException:
+            self.stack.down()
+            raise
         self.api = httpx.Client(base_url=f"{self.environment['PREFECT_API_URL']}/", timeout=30)
 
     def run(self, *arguments: str) -> str:
@@ -63,6 +68,8 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # As in a terminal, wherever the tests were started: a worker that ends sends it to itself.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         return process, living
 
