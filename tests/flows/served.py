@@ -83,12 +83,15 @@ class Server:
     def state(self, run: str) -> str:
         return str(self.api.get(f"flow_runs/{run}").raise_for_status().json()["state_name"])
 
-    def until(self, run: str, *states: str, seconds: float = 300) -> str:
+    def wait(self, condition: Callable[[], object], seconds: float = 240.0) -> None:
         deadline = time.monotonic() + seconds
-        while (now := self.state(run)) not in states:
-            assert time.monotonic() < deadline, (now, (self.folder / "worker.log").read_text()[-3000:])
+        while not condition():
+            assert time.monotonic() < deadline, (self.folder / "worker.log").read_text()[-3000:]
             time.sleep(0.3)
-        return now
+
+    def until(self, run: str, *states: str, seconds: float = 300) -> str:
+        self.wait(lambda: self.state(run) in states, seconds)
+        return self.state(run)
 
     def task_states(self, run: str) -> dict[str, str]:
         body = {"flow_runs": {"id": {"any_": [run]}}}

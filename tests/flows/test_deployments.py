@@ -164,13 +164,6 @@ def trained(store: Store) -> Callable[[], int]:
     return lambda: optimizer_steps(store)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("end", ["cancelled", "worker terminated", "worker killed"])
 def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_checkpoint(
     server: Server, served_store: Store, cells: str, end: str
@@ -180,7 +173,7 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
     worker, living = server.worker(HEMAFLOW_ACCELERATOR_SLOT="hemaflow-accelerator")
     try:
         run = server.start("blood-cell-training/adhoc", changes=LONG, **parameters)
-        wait_for(trained(store))
+        server.wait(trained(store))
         flow = flow_process(living)
         assert flow.memory_info().rss < MEMORY_BYTES
         assert not is_training(flow)
@@ -190,9 +183,9 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
             server.api.post(f"flow_runs/{run}/set_state", json=body).raise_for_status()
         else:
             worker.send_signal(signal.SIGTERM if end == "worker terminated" else signal.SIGKILL)
-        wait_for(lambda: not any(is_training(psutil.Process(pid)) for pid in living()), CANCEL_SECONDS)
+        server.wait(lambda: not any(is_training(psutil.Process(pid)) for pid in living()), CANCEL_SECONDS)
         assert time.monotonic() - began < CANCEL_SECONDS
-        wait_for(lambda: not flow.is_running())
+        server.wait(lambda: not flow.is_running())
         expected = "Cancelled" if end == "cancelled" else "Crashed"
         assert server.until(run, "Cancelled", "Crashed", "Failed", "Completed") == expected
     finally:
@@ -205,7 +198,7 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
     worker, living = server.worker(HEMAFLOW_ACCELERATOR_SLOT="hemaflow-accelerator")
     try:
         again = server.start("blood-cell-training/adhoc", changes=LONG, **parameters)
-        wait_for(lambda: optimizer_steps(store) > kept)
+        server.wait(lambda: optimizer_steps(store) > kept)
         assert any("going on from epoch" in line for line in server.logs(again))
         assert server.task_states(again)["ingest"] == "Cached"
     finally:

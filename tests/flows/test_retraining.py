@@ -1,0 +1,96 @@
+"""Retraining with a gate, as a schedule fires it: real servers, a real worker, a store in S3."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from commands import needs_proc
+from flows.champion import current
+from served import Server, draw_cells, ended
+
+from infra.store import Store
+
+SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50", "train.fine_tuning.epochs=12"]
+UNTRAINED = ["train.fine_tuning.epochs=0"]
+NOTHING_NEW_SECONDS = 15.0
+ENDS = ("NothingNew", "Promoted", "NotPromoted", "Overtaken", "Failed", "Crashed")
+
+pytestmark = needs_proc
+
+
+def seconds(run: dict[str, Any]) -> float:
+    """Return how long a run was under way from the moment it was due."""
+    due, end = (datetime.fromisoformat(run[name]) for name in ("expected_start_time", "end_time"))
+    return (end - due).total_seconds()
+
+
+def test_a_schedule_retrains_on_what_is_new_and_promotes_only_what_is_no_worse(
+    server: Server, served_store: Store, tmp_path: Path
+) -> None:
+    store = served_store
+    incoming = draw_cells(tmp_path / "incoming", 0, 20)
+    parameters = {"data": incoming, "recipe": "demo", "changes": SMALL, "delta": 0.2, "store": store.url}
+    deployment = server.api.get("deployments/name/retraining/weekly").raise_for_status().json()
+    address = f"deployments/{deployment['id']}"
+    worker, living = server.worker()
+    try:
+        # Every minute: the first firing trains, a later one finds nothing new.
+        server.api.patch(address, json={"parameters": parameters}).raise_for_status()
+        [every_minute] = (
+            server.api.post(
+                f"{address}/schedules",
+                json=[{"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}}],
+            )
+            .raise_for_status()
+            .json()
+        )
+        mine = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+
+        def of_state(name: str) -> list[dict[str, Any]]:
+            found = server.last_runs(**mine, flow_runs={"state": {"name": {"any_": [name]}}})
+            return [run for run in found if run["end_time"]]
+
+        server.wait(lambda: of_state("NothingNew"), 420)
+        server.api.delete(f"{address}/schedules/{every_minute['id']}").raise_for_status()
+        [promoted] = of_state("Promoted")
+        assert min(seconds(run) for run in of_state("NothingNew")) < NOTHING_NEW_SECONDS
+        assert not of_state("Failed")
+        first = current(store)
+        assert first is not None
+        assert first.run in promoted["state"]["message"]
+        server.wait(
+            lambda: not server.last_runs(**mine, flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+        )
+
+        # New images: it retrains, and judges both on the images that the first was evaluated on.
+        draw_cells(tmp_path / "incoming", 20, 6)
+        again = server.start("retraining/weekly", **parameters)
+        assert server.until(again, *ENDS) == "Promoted", server.logs(again)
+        second = current(store)
+        assert second is not None
+        assert second.run != first.run
+        assert second.reference == first.reference
+        pages = server.artifacts(again)
+        assert "# The challenger is promoted" in pages["verdict"]
+        assert "48 new images" in pages["drift"]
+
+        # A recipe that is worse: it is kept, and not promoted.
+        draw_cells(tmp_path / "incoming", 26, 2)
+        worse = server.start("retraining/weekly", **parameters | {"changes": [*SMALL, *UNTRAINED]})
+        assert server.until(worse, *ENDS) == "NotPromoted", server.logs(worse)
+        now = current(store)
+        assert now is not None
+        assert now.run == second.run
+    finally:
+        ended(worker, living)
+
+    said = server.run("-m", "flows.cli", "champion", "rollback", "--store", store.url, "--json")
+    assert json.loads(said)["run"] == first.run
+    back = current(store)
+    assert back is not None
+    assert back.run == first.run
+    shutil.rmtree(incoming)
