@@ -9,7 +9,8 @@ HemaflowError
 └── StoreError           the object store could not do what was asked; exit code 1
     ├── ObjectMissing    there is no object of that name
     ├── ObjectAltered    an object's bytes are not those that its manifest recorded
-    └── StoreFull        no space is left to write to
+    ├── StoreFull        no space is left to write to
+    └── PromotionLost    another promotion changed the champion first
 """
 
 from __future__ import annotations
@@ -91,6 +92,10 @@ class ObjectAltered(StoreError):
 
 class StoreFull(StoreError):
     """No space is left to write to."""
+
+
+class PromotionLost(StoreError):
+    """Another promotion changed the champion first."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

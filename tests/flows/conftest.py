@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from commands import ROOT
+from results import Call
 
+from flows import cli
+from infra.local_store import LocalStore
 from infra.stack import Stack, free_ports
 
 
@@ -27,3 +31,17 @@ def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     stack.start_prefect(free_ports(1)[0])
     yield environment | stack.environment()
     stack.down()
+
+
+@pytest.fixture
+def hemaflow(store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command, in this process, over the local store."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hemaflow", *arguments, "--store", store.url])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
