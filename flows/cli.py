@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import stack_commands, store_commands
+from flows import champion_commands, stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
@@ -186,7 +186,7 @@ def check(
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG files.")],
     run_id: Annotated[
-        str, typer.Option("--run", help="The run whose model is used; the newest if left out.")
+        str, typer.Option("--run", help="The run whose model is used, or `champion`; the newest if left out.")
     ] = "",
     store: StoreUrl = "",
     as_json: Json = False,
@@ -231,6 +231,7 @@ app.command()(store_commands.diff)
 app.command()(store_commands.report)
 app.command(name="verify")(store_commands.verify_store)
 app.command()(store_commands.gc)
+app.add_typer(champion_commands.app, name="champion")
 app.add_typer(stack_commands.app, name="stack")
 
 

@@ -60,6 +60,38 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What the store holds under a key.
+
+    Attributes:
+        manifest: The complete result; None where there is none that is whole.
+        tag: Entity tag of the manifest, whole or not; "" where there is none.
+        damaged: The objects that are missing or altered, each with what is wrong with it.
+        intact: The objects of a damaged result that are as they were.
+        reason: What was found, in words; "" where there is nothing.
+    """
+
+    manifest: Manifest | None = None
+    tag: str = ""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    intact: tuple[StoredObject, ...] = field(default=(), repr=False)
+    reason: str = ""
+
+
+def look_up(store: Store, inputs: KeyInputs) -> Found:
+    """Look for the result of a key, and check every object of it before it is believed."""
+    found = load_manifest(store, inputs.stage, inputs.key)
+    if found is None:
+        return Found()
+    manifest, tag = found
+    damaged = manifest.problems(store)
+    if damaged:
+        intact = tuple(stored for stored in manifest.objects if stored.name not in damaged)
+        return Found(None, tag, damaged, intact, f"damaged: {', '.join(damaged.values())}")
+    return Found(manifest, tag, reason=f"complete, {len(manifest.objects)} objects checked")
+
+
+@dataclass(frozen=True)
 class Pins:
     """Results of an earlier run that are used as they are.
 
@@ -83,6 +115,9 @@ class Engine:
         from_stage: Compute this stage and all after it again; "" for none.
         until_stage: Stop after this stage.
         pins: Results of an earlier run that are used as they are, whatever changed since.
+
+    Attributes:
+        source_sha256: Digest of the content of the data source.
     """
 
     def __init__(
@@ -108,10 +143,11 @@ class Engine:
         self._configs: dict[StageName, StageConfig] = {
             stage: getattr(config, stage).resolved() for stage in self.stages
         }
-        self._source_digest = ""
-        if "ingest" not in self.pins.manifests:
+        if "ingest" in self.pins.manifests:
+            self.source_sha256 = self.pins.manifests["ingest"].inputs.parents.get("source", "")
+        else:
             with open_source(data, settings) as source:
-                self._source_digest = source.content_digest()
+                self.source_sha256 = source.content_digest()
         self._complete: dict[StageName, list[Manifest]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
@@ -123,22 +159,19 @@ class Engine:
         if name in self.pins.manifests:
             return self._decide_pinned(name)
         inputs = self.inputs(name, parents)
-        found = load_manifest(self.store, name, inputs.key)
         if name in self._forced:
+            there = load_manifest(self.store, name, inputs.key)
             reason = "asked for with --from"
-            return Decision(name, "run", reason, inputs, replaces=found[1] if found else "", forget=True)
-        if self._forced and not found:
+            return Decision(name, "run", reason, inputs, replaces=there[1] if there else "", forget=True)
+        found = look_up(self.store, inputs)
+        if self._forced and not found.tag:
             raise self._cannot_start(name, inputs)
-        if found is None:
+        if not found.tag:
             return Decision(name, "run", self._why(inputs), inputs)
-        manifest, tag = found
-        damaged = self._damaged(manifest)
-        if damaged:
-            reason = f"damaged: {', '.join(damaged.values())}"
-            intact = tuple(o for o in manifest.objects if o.name not in damaged)
-            return Decision(name, "run", reason, inputs, None, tag, tuple(damaged), intact)
-        checked = f"complete, {len(manifest.objects)} objects checked"
-        return Decision(name, "reuse", checked, inputs, manifest)
+        if found.manifest is None:
+            damaged = tuple(found.damaged)
+            return Decision(name, "run", found.reason, inputs, None, found.tag, damaged, found.intact)
+        return Decision(name, "reuse", found.reason, inputs, found.manifest)
 
     def plan(self) -> list[Decision]:
         """Decide for every stage without doing anything."""
@@ -172,7 +205,7 @@ class Engine:
     def _decide_pinned(self, name: StageName) -> Decision:
         """Reuse the result of an earlier run, and say what would have kept it from being reused."""
         manifest, run = self.pins.manifests[name], self.pins.run
-        damaged = self._damaged(manifest)
+        damaged = manifest.problems(self.store)
         if damaged:
             raise UserError(
                 f"The {name} of run {run} is damaged: {', '.join(damaged.values())}.",
@@ -189,7 +222,7 @@ class Engine:
         return KeyInputs(
             stage=name,
             config=self.stage_config(name).key_document(),
-            parents=parents or {"source": self._source_digest},
+            parents=parents or {"source": self.source_sha256},
             code=code_fingerprint(stage.module_name),
             libraries=library_versions(stage.libraries),
         )
@@ -229,13 +262,6 @@ class Engine:
     def known(self) -> KnownRuns:
         """What the records of the store say, read once."""
         return KnownRuns.read(self.store)
-
-    def _damaged(self, manifest: Manifest) -> dict[str, str]:
-        """Return the objects of a manifest that are not as recorded, each with what is wrong with it."""
-
-        problems = in_parallel(lambda stored: stored.problem(self.store), manifest.objects)
-        named = zip((stored.name for stored in manifest.objects), problems, strict=True)
-        return {name: problem for name, problem in named if problem}
 
     def _cannot_start(self, name: StageName, inputs: KeyInputs) -> UserError:
         return UserError(

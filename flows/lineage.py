@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.record import RunRecord, runs
+from flows.record import REFERENCE, RunRecord, runs
 from flows.why import causes, config_changes
 from infra.manifest import Manifest, StoredObject, load_manifest
 from infra.store import Store, in_parallel
@@ -44,16 +44,14 @@ class Lineage:
         return [manifest for key, manifest in self.manifests.items() if key.startswith(beginning)]
 
     def parents(self, manifest: Manifest) -> list[Manifest]:
-        """Return the results that it was made from."""
-        wanted = manifest.inputs.parents
-        return [other for other in self.manifests.values() if wanted.get(other.stage) == other.digest]
+        """Return the results that it was made from, whatever they are called among its inputs."""
+        wanted = set(manifest.inputs.parents.values())
+        return [other for other in self.manifests.values() if other.digest in wanted]
 
     def children(self, manifest: Manifest) -> list[Manifest]:
         """Return the results that were made from it."""
         return [
-            other
-            for other in self.manifests.values()
-            if other.inputs.parents.get(manifest.stage) == manifest.digest
+            other for other in self.manifests.values() if manifest.digest in other.inputs.parents.values()
         ]
 
     def uses(self, key: str) -> Iterator[tuple[RunRecord, str]]:
@@ -80,6 +78,8 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
     """
     stages: dict[str, Any] = {}
     for stage in dict.fromkeys([*one.needs, *other.needs]):
+        if stage == REFERENCE:
+            continue  # no stage of theirs: a difference in it is one of ingest
         keys = one.key(stage), other.key(stage)
         if None in keys:
             reached = [record.run for record, key in zip((one, other), keys, strict=True) if key]

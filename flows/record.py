@@ -23,6 +23,10 @@ from infra.store import Store, in_parallel
 
 RECENT = 5
 """How many runs an estimate of time is made from."""
+REFERENCE = "reference"
+"""What a run's need of the result of ingest is called that its reference set comes from."""
+CHAMPION = "champion"
+"""A name for the run that the champion's pointer names, wherever a run can be named."""
 
 
 class StageRecord(BaseModel):
@@ -51,6 +55,7 @@ class RunRecord(BaseModel):
     started: str
     seconds: float = 0.0
     data: str
+    source_sha256: str = Field(default="", description="Digest of the content of the data.")
     recipe: str
     changes: list[str] = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict)
@@ -61,6 +66,9 @@ class RunRecord(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(
         default_factory=dict, description="`report`, `submission` → the object that it is."
+    )
+    verdict: dict[str, Any] = Field(
+        default_factory=dict, description="How it was judged against a champion; empty where it was not."
     )
     error: str = ""
     hemaflow: str = ""
@@ -130,7 +138,14 @@ class KnownRuns:
 
 
 def find_run(store: Store, run: str = "") -> RunRecord:
-    """Return the record of a run by its id or the beginning or end of it; the newest where none is named."""
+    """Return the record of a run by its id or the beginning or end of it; the newest where none is named.
+
+    `champion` is the run whose model is in production.
+    """
+    if run == CHAMPION:
+        from flows.champion import require_champion  # which knows records itself
+
+        run = require_champion(store).run
     ids = [name.removeprefix("runs/").removesuffix(".json") for name in store.list("runs/")]
     if not ids:
         raise UserError("There are no runs in this store.", where=store.url, remedy="Start one: hemaflow run")

@@ -16,7 +16,7 @@ from flows.changes import change
 from flows.engine import Decision, Engine, Pins, require_manifest
 from flows.observer import Observer
 from flows.recipes import recipe_named
-from flows.record import RunRecord, StageRecord, find_run, git_revision, new_run_id
+from flows.record import REFERENCE, RunRecord, StageRecord, find_run, git_revision, new_run_id
 from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from infra.errors import Interrupted, StoreError, UserError
 from infra.lease import Lease
@@ -24,6 +24,7 @@ from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store, in_parallel
 from infra.stores import open_store
+from tasks.reference import result_key
 
 WAIT_SECONDS = 2.0
 """How often a run that waits for another one's result looks for it."""
@@ -122,6 +123,8 @@ class Run:
             run=new_run_id(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             data=self.engine.data,
+            source_sha256=self.engine.source_sha256,
+            needs=_reference_needs(self.engine.config),
             of=self.engine.pins.run,
             recipe=CUSTOM if request.config else request.recipe,
             changes=list(request.changes),
@@ -233,3 +236,9 @@ class Run:
         self.record.error = error
         self.record.seconds = round(time.monotonic() - self._started, 3)
         self.record.save(self.store)
+
+
+def _reference_needs(config: PipelineConfig) -> dict[str, str]:
+    """Return the result of ingest whose test split is the run's reference set, as a need of its own."""
+    key = result_key(config.ingest.reference)
+    return {REFERENCE: key} if key else {}

@@ -218,8 +218,8 @@ def _result_document(lineage: Lineage, manifest: Manifest) -> dict[str, Any]:
         "stage": manifest.stage,
         "key": manifest.key,
         "made_from": {
-            stage: sorted(parent.key for parent in lineage.parents(manifest) if parent.stage == stage)
-            for stage in manifest.inputs.parents
+            name: sorted(parent.key for parent in lineage.parents(manifest) if parent.digest == digest)
+            for name, digest in manifest.inputs.parents.items()
         },
         "used_by": [f"{child.stage} {child.key}" for child in lineage.children(manifest)],
         "runs": [{"run": record.run, "state": state} for record, state in lineage.uses(manifest.key)],
@@ -270,6 +270,8 @@ def _print_run_document(document: dict[str, Any]) -> None:
     facts.add_row("hemaflow", " ".join(filter(None, (record.hemaflow, record.git_revision))))
     for name, location in record.outputs.items():
         facts.add_row(name, location)
+    if record.verdict:
+        facts.add_row("verdict", escaped(str(record.verdict["reason"])))
     if record.error:
         facts.add_row("error", escaped(record.error))
     out.print(facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +15,8 @@ from infra.manifest import Manifest, StoredObject, load_manifest
 from infra.store import Entry, Store, in_parallel
 
 POINTERS = "pointers/"
-"""Objects below this name a run (`run`) that is kept as long as they do."""
+"""Objects below this name runs (`run`, and that of each entry of `history`) and the results of ingest that
+reference sets come from (`reference`), which are kept as long as they do."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def collect_garbage(
     begun = now - grace_seconds
     written = {entry.name: entry for entry in store.entries("runs/")}
     records = runs(store)
-    pointed = _pointed_runs(store)
+    pointed, references = _pointed(store)
     dropped = [
         record
         for place, record in enumerate(reversed(records))
@@ -104,7 +105,8 @@ def collect_garbage(
         )
     ]
     kept = [record for record in records if record not in dropped]
-    doomed, spare = _unneeded(store, kept, begun)
+    needed = {key for record in kept for key in record.needs.values()} | references
+    doomed, spare = _unneeded(store, needed, begun)
     going = [entry for entries in doomed.values() for entry in entries]
     gone = [written[name] for record in dropped if (name := _record_name(record)) in written]
     size_bytes = sum(entry.size_bytes for entry in [*going, *spare, *gone])
@@ -114,17 +116,19 @@ def collect_garbage(
     )
     if dry_run:
         return found
+    promoted = _pointed(store)[0]  # while we looked
+    dropped = [record for record in dropped if record.run not in promoted]
     store.delete(map(_record_name, dropped))
     store.delete(entry.name for entry in spare)
     _remove_results(store, doomed, {record.run for record in dropped})
-    return Garbage(found.runs, found.results, found.objects, size_bytes + store.drop_unfinished_writes(begun))
+    gone_runs = [record.run for record in dropped]
+    return Garbage(gone_runs, found.results, found.objects, size_bytes + store.drop_unfinished_writes(begun))
 
 
 def _unneeded(
-    store: Store, kept: Iterable[RunRecord], begun: float
+    store: Store, needed: Set[str], begun: float
 ) -> tuple[dict[tuple[str, str], list[Entry]], list[Entry]]:
-    """Return the results that no run needs, and what lies unused beside others: all older than the grace."""
-    needed = {key for record in kept for key in record.needs.values()}
+    """Return the results of no needed key, and what lies unused beside others: all older than the grace."""
     results: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in store.entries("stages/"):
         stage, key = entry.name.split("/")[1:3]
@@ -144,7 +148,7 @@ def _unneeded(
 
 
 def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dropped: set[str]) -> None:
-    """Remove results, but leave those that a run has come to need since they were looked at."""
+    """Remove results, but leave those that a run or pointer has come to need since they were looked at."""
     manifests = {name: store.get(name) for name in filter(None, map(_manifest_in, doomed.values()))}
     store.delete(manifests)
     needs = _Needs(store, dropped)
@@ -163,24 +167,21 @@ def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dr
 
 
 class _Needs:
-    """The keys that runs need, from moment to moment; a record is read again only while its run goes on."""
+    """The keys that runs and pointers need, from moment to moment; a record is read again when it changed."""
 
     def __init__(self, store: Store, dropped: set[str]) -> None:
         self._store, self._dropped = store, {f"runs/{run}.json" for run in dropped}
-        self._settled: dict[str, set[str]] = {}
+        self._read: dict[Entry, set[str]] = {}
 
     def now(self) -> set[str]:
-        """Return what the records say at this moment."""
-        names = [name for name in self._store.list("runs/") if name not in self._dropped]
-        open_ones = [name for name in names if name not in self._settled]
-        found = dict(self._settled)
-        for name, there in zip(open_ones, in_parallel(self._store.get_tagged, open_ones), strict=True):
-            if there:
-                record = RunRecord.model_validate_json(there[0])
-                found[name] = set(record.needs.values())
-                if record.status != "running":
-                    self._settled[name] = found[name]
-        return set().union(*found.values())
+        """Return what the records and pointers say at this moment."""
+        entries = [entry for entry in self._store.entries("runs/") if entry.name not in self._dropped]
+        changed = [entry for entry in entries if entry not in self._read]
+        found = in_parallel(lambda entry: self._store.get_tagged(entry.name), changed)
+        for entry, there in zip(changed, found, strict=True):
+            needs = RunRecord.model_validate_json(there[0]).needs if there else {}
+            self._read[entry] = set(needs.values())
+        return set().union(_pointed(self._store)[1], *(self._read[entry] for entry in entries))
 
 
 def _results(store: Store) -> list[tuple[str, str]]:
@@ -202,8 +203,12 @@ def _manifest_in(entries: Iterable[Entry]) -> str:
     return next((entry.name for entry in entries if entry.name.endswith("/manifest.json")), "")
 
 
-def _pointed_runs(store: Store) -> set[str]:
-    return {str(json.loads(store.get(name)).get("run")) for name in store.list(POINTERS)}
+def _pointed(store: Store) -> tuple[set[str], set[str]]:
+    """Return the runs that pointers name, and the keys of the reference sets beside them."""
+    pointers = [json.loads(store.get(name)) for name in store.list(POINTERS)]
+    entries = [entry for pointer in pointers for entry in (pointer, *pointer.get("history", ()))]
+    named = ({str(entry.get(field, "")) for entry in entries} - {""} for field in ("run", "reference"))
+    return next(named), next(named)
 
 
 def _record_name(record: RunRecord) -> str:

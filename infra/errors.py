@@ -10,7 +10,8 @@ HemaflowError
     ├── ObjectMissing    there is no object of that name
     ├── ObjectAltered    an object's bytes are not those that its manifest recorded
     ├── StoreFull        no space is left to write to
-    └── StoreUnavailable it cannot be reached, or fails for now: the same may go through later
+    ├── StoreUnavailable it cannot be reached, or fails for now: the same may go through later
+    └── PromotionLost    another promotion changed the champion first
 """
 
 from __future__ import annotations
@@ -96,6 +97,10 @@ class StoreFull(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached, or fails for now: the same request may go through later."""
+
+
+class PromotionLost(StoreError):
+    """Another promotion changed the champion first."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import ObjectMissing, StoreError
-from infra.store import Store
+from infra.store import Store, in_parallel
 
 FORMAT = 1
 
@@ -99,6 +99,12 @@ class Manifest(BaseModel):
     def matching(self, prefix: str) -> tuple[StoredObject, ...]:
         """Return the objects whose names start with `prefix`, in the order of their names."""
         return tuple(sorted((o for o in self.objects if o.name.startswith(prefix)), key=lambda o: o.name))
+
+    def problems(self, store: Store) -> dict[str, str]:
+        """Return the names of the objects that are not as recorded, each with what is wrong with it."""
+        found = in_parallel(lambda stored: stored.problem(store), self.objects)
+        named = zip((stored.name for stored in self.objects), found, strict=True)
+        return {name: problem for name, problem in named if problem}
 
     def path(self, store: Store, name: str) -> Path:
         """Return a local, read-only file with the bytes of the object of that name, checked.

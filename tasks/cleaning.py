@@ -49,15 +49,24 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(bits.reshape(-1)).view(np.uint64)
 
 
-def clean(pictures: Sequence[Hashed], *, contaminant_copies: int, near_duplicate_bits: int) -> Cleaned:
+def clean(
+    pictures: Sequence[Hashed],
+    *,
+    contaminant_copies: int,
+    near_duplicate_bits: int,
+    reference: Sequence[Hashed] = (),
+) -> Cleaned:
     """Drop contaminants, contradictions and copies; group what is nearly the same.
 
     Args:
         pictures: The readable pictures, in an order of their own.
         contaminant_copies: From how many identical copies on a picture is taken for no cell at all.
         near_duplicate_bits: Up to how many differing bits two perceptual hashes are taken for one picture.
+        reference: Pictures that stay as they are: whatever is one of them, or nearly, or nearly one that
+            nearly is, is dropped.
     """
     findings: list[Finding] = []
+    referred = {picture.sha256: picture for picture in reference}
     copies: dict[str, list[Hashed]] = defaultdict(list)
     for picture in pictures:
         copies[picture.sha256].append(picture)
@@ -65,7 +74,9 @@ def clean(pictures: Sequence[Hashed], *, contaminant_copies: int, near_duplicate
     for same in copies.values():
         refs = [picture.ref for picture in same]
         classes = sorted({picture.class_name for picture in same})
-        if len(same) >= contaminant_copies:
+        if same[0].sha256 in referred:
+            findings.append(_exact_reference_duplicate(same, referred[same[0].sha256]))
+        elif len(same) >= contaminant_copies:
             reason = (
                 f"one picture {len(same)} times, as {', '.join(classes)}: no cell is photographed so often"
             )
@@ -82,18 +93,36 @@ def clean(pictures: Sequence[Hashed], *, contaminant_copies: int, near_duplicate
                 others = [picture.ref for picture in same if picture is not first]
                 reason = f"the same pixels as {first.ref}"
                 findings.append(Finding("exact-duplicate", others, f"kept {first.ref} only", reason))
-    groups = near_groups(np.array([picture.perceptual for picture in kept]), near_duplicate_bits)
+    groups = near_groups(
+        np.array([picture.perceptual for picture in (*kept, *reference)]), near_duplicate_bits
+    )
     members: dict[int, list[Hashed]] = defaultdict(list)
-    for picture, group in zip(kept, groups, strict=True):
+    for picture, group in zip(kept, groups, strict=False):  # those of the reference come after
         members[group].append(picture)
-    for together in members.values():
-        if len(together) > 1:
+    nearest = dict(zip(groups[len(kept) :], reference, strict=True))
+    for group, together in members.items():
+        if group in nearest:
+            reason = (
+                f"perceptual hashes at most {near_duplicate_bits} bits from {nearest[group].ref}, or from "
+                "one that is"
+            )
+            refs = [picture.ref for picture in together]
+            findings.append(Finding("reference-duplicate", refs, "dropped all", reason))
+        elif len(together) > 1:
             splits = sorted({picture.split for picture in together} - {""})
             crossing = f"; the source has them in {' and '.join(splits)}" if len(splits) > 1 else ""
             reason = f"perceptual hashes at most {near_duplicate_bits} bits apart{crossing}"
             action = "kept" if crossing else "kept in one split"
             findings.append(Finding("near-duplicate", [picture.ref for picture in together], action, reason))
-    return Cleaned(kept, groups, findings)
+    left = [place for place, group in enumerate(groups[: len(kept)]) if group not in nearest]
+    return Cleaned([kept[place] for place in left], [groups[place] for place in left], findings)
+
+
+def _exact_reference_duplicate(same: Sequence[Hashed], of: Hashed) -> Finding:
+    others = sorted({picture.class_name for picture in same} - {of.class_name})
+    conflict = f", which is {of.class_name} and not {', '.join(others)}" if others else ""
+    refs = [picture.ref for picture in same]
+    return Finding("reference-duplicate", refs, "dropped all", f"the same pixels as {of.ref}{conflict}")
 
 
 def near_groups(hashes: NDArray[np.uint64], max_bits: int) -> list[int]:

@@ -9,6 +9,10 @@ Reads the source that --data names. Writes
 Guarantees: nothing is dropped without a finding; a picture and its near duplicates are in one split, unless
 the source itself has them in two; the same content gives the same bytes, in whatever order it is listed;
 memory does not grow with the number of images, but for their hashes.
+
+With a reference set (tasks/reference.py), the test split is that set, whatever the source holds: what of the
+source is a picture of it, or nearly, is dropped, and the rest is divided into train and val. A split `test`
+of the source's own becomes val: somebody held it out, and it is not learnt from.
 """
 
 from __future__ import annotations
@@ -18,23 +22,24 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from infra.draft import Draft
 from infra.errors import DataError
 from infra.manifest import Manifest
 from infra.settings import current_settings
-from tasks.cleaning import Hashed, clean, perceptual_hash
+from tasks.cleaning import Cleaned, Hashed, clean, perceptual_hash
 from tasks.images import Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
 from tasks.records import encode, one_hot, record_bytes, shard_name, write_shard
+from tasks.reference import absolute, check_reference, open_reference, reference_sha256, result_key
 from tasks.scratch import scratch_folder
 from tasks.sources import Finding, Item, Source, open_source
 from tasks.splitting import split_groups
@@ -58,7 +63,12 @@ class IngestConfig(StageConfig):
     val_share: Share = 0.15
     """Share of val, where the source has no split."""
     test_share: Share = 0.15
-    """Share of test, where the source has no split."""
+    """Share of test, where the source has no split and there is no reference."""
+    reference: str = ""
+    """Where the test split comes from instead: a data source as for --data, or `ingest:KEY`, the test split
+    of that result of ingest in the same store. Empty: from --data."""
+    reference_sha256: str = ""
+    """Of the reference's content: what enters the key instead of its path. Filled in from the reference."""
     seed: NonNegativeInt = 0
     """Of the split, and of the order of the images."""
     contaminant_copies: Annotated[int, Field(ge=2)] = 20
@@ -73,6 +83,11 @@ class IngestConfig(StageConfig):
     shard_bytes: PositiveInt = 32 << 20
     """About how large a shard is."""
 
+    @field_validator("reference")
+    @classmethod
+    def _known_form(cls, reference: str) -> str:
+        return check_reference(reference)
+
     @model_validator(mode="after")
     def _leave_some_to_train(self) -> IngestConfig:
         if self.val_share + self.test_share >= 1.0:
@@ -81,24 +96,44 @@ class IngestConfig(StageConfig):
             )
         return self
 
+    def resolved(self) -> IngestConfig:
+        """Return the config with the digest of its reference. Raises DataError where there is none."""
+        if not self.reference:
+            return self
+        sha256 = reference_sha256(self.reference, current_settings())
+        return self.model_copy(update={"reference": absolute(self.reference), "reference_sha256": sha256})
+
+    def key_document(self) -> dict[str, Any]:
+        """Return what enters the key: of a reference its content, not where it lies."""
+        document = super().key_document()
+        if not result_key(self.reference):
+            document["reference"] = ""
+        return document
+
 
 def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
     """Write the data set. Raises DataError where the source holds nothing to learn from."""
-    with scratch_folder() as folder, open_source(parents.data, current_settings()) as source:
+    settings = current_settings()
+    with (
+        scratch_folder() as folder,
+        open_source(parents.data, settings) as source,
+        open_reference(config.reference, parents.store, settings) as reference,
+    ):
+        fixed, referred, findings = _reference_pictures(reference, config, draft)
         scan = source.scan()
-        pictures, unreadable = _hash_all(source, scan.items, config, draft)
-        cleaned = clean(
-            pictures,
-            contaminant_copies=config.contaminant_copies,
-            near_duplicate_bits=config.near_duplicate_bits,
-        )
-        findings = [*scan.findings, *unreadable, *cleaned.findings]
-        classes = [name for name in scan.classes if any(p.class_name == name for p in cleaned.kept)]
-        _require_two(classes, source.name, findings)
-        rows = _rows(cleaned.kept, cleaned.groups, classes, config)
+        items = [_learnt(item) for item in scan.items] if config.reference else scan.items
+        pictures, unreadable = _hash_all(source, items, config, draft)
+        cleaned = _clean(pictures, config, referred)
+        findings += [*scan.findings, *unreadable, *cleaned.findings]
+        learnt = {picture.class_name for picture in cleaned.kept}
+        _require_two(learnt, source.name, findings)
+        # Every source lists its classes in the order of their names.
+        classes = sorted(learnt | {picture.class_name for picture in fixed})
+        rows = _rows(cleaned, fixed, classes, config)
         for split in SPLITS:
             of_split = [row for row in rows if row.split == split]
-            _write_split(source, of_split, split, len(classes), config, draft, folder / "shard")
+            origin = reference if config.reference and split == "test" else source
+            _write_split(origin, of_split, split, len(classes), config, draft, folder / "shard")
     draft.put("index.csv", write_index(rows))
     found = [finding._asdict() for finding in sorted(findings, key=lambda f: (f.kind, f.items))]
     draft.put("findings.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
@@ -115,6 +150,36 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
         class_counts={split: [counts[split][k] for k in range(len(classes))] for split in SPLITS},
         source=source.name,
         num_findings=dict(sorted(num_findings.items())),
+        **({"reference": config.reference_sha256} if config.reference else {}),
+    )
+
+
+def _reference_pictures(
+    reference: Source, config: IngestConfig, draft: Draft
+) -> tuple[list[Hashed], list[Hashed], list[Finding]]:
+    """Return the pictures of the reference set, all that are readable of its source, and the findings.
+
+    The test split of a result of ingest is a reference set as it is; any other source is cleaned first.
+    """
+    scan = reference.scan()
+    pictures, unreadable = _hash_all(reference, scan.items, config, draft)
+    if result_key(config.reference):
+        return pictures, pictures, unreadable
+    cleaned = _clean(pictures, config)
+    return cleaned.kept, pictures, [*scan.findings, *unreadable, *cleaned.findings]
+
+
+def _learnt(item: Item) -> Item:
+    """Return a picture beside a reference set: what its source has in test is val."""
+    return item._replace(split="val") if item.split == "test" else item
+
+
+def _clean(pictures: Sequence[Hashed], config: IngestConfig, reference: Sequence[Hashed] = ()) -> Cleaned:
+    return clean(
+        pictures,
+        contaminant_copies=config.contaminant_copies,
+        near_duplicate_bits=config.near_duplicate_bits,
+        reference=reference,
     )
 
 
@@ -151,20 +216,28 @@ def _in_order(function: Any, items: Sequence[Any]) -> Iterator[Any]:
 
 
 def _rows(
-    kept: Sequence[Hashed], groups: Sequence[int], classes: Sequence[str], config: IngestConfig
+    cleaned: Cleaned, reference: Sequence[Hashed], classes: Sequence[str], config: IngestConfig
 ) -> list[Row]:
     """Return the index: every picture with its split, each split in a shuffled order of its own."""
-    labels = [classes.index(picture.class_name) for picture in kept]
+    labels = [classes.index(picture.class_name) for picture in cleaned.kept]
     splits: Sequence[Split]
-    if all(picture.split for picture in kept):
-        splits = [picture.split for picture in kept]  # type: ignore[misc]
+    if all(picture.split for picture in cleaned.kept):
+        splits = [picture.split for picture in cleaned.kept]  # type: ignore[misc]
     else:
         splits = split_groups(
-            labels, groups, val_share=config.val_share, test_share=config.test_share, seed=config.seed
+            labels,
+            cleaned.groups,
+            val_share=config.val_share,
+            test_share=0.0 if config.reference else config.test_share,
+            seed=config.seed,
         )
     rows = [
         Row(picture.ref, picture.sha256, label, split, picture.ref)
-        for picture, label, split in zip(kept, labels, splits, strict=True)
+        for picture, label, split in zip(cleaned.kept, labels, splits, strict=True)
+    ]
+    rows += [
+        Row(picture.ref, picture.sha256, classes.index(picture.class_name), "test", picture.ref)
+        for picture in reference
     ]
     shuffled: list[Row] = []
     for number, split in enumerate(SPLITS):
@@ -200,7 +273,7 @@ def _write_split(
         draft.progress(number + 1, num_shards, f"writing {split}")
 
 
-def _require_two(classes: Sequence[str], name: str, findings: Sequence[Finding]) -> None:
+def _require_two(classes: Collection[str], name: str, findings: Sequence[Finding]) -> None:
     if len(classes) >= 2:
         return
     dropped = Counter[str]()

@@ -11,15 +11,24 @@ H, W and C are facts of the manifest (`image_size_pixels`, `classes`), not of ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+class Place(NamedTuple):
+    """Where one record lies."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
@@ -68,6 +77,30 @@ def write_shard(path: Path, records: Iterable[bytes]) -> int:
             writer.write(record)
             count += 1
     return count
+
+
+def record_places(path: Path) -> Iterator[Place]:
+    """Yield where the records of a TFRecord file lie, in order; of the file only their lengths are read.
+
+    A record is framed as uint64 length, uint32 CRC, data, uint32 CRC
+    (tensorflow.org/tutorials/load_data/tfrecord).
+    """
+    with path.open("rb") as file:
+        while header := file.read(12):
+            (size_bytes,) = struct.unpack("<Q", header[:8])
+            yield Place(path, file.tell(), size_bytes)
+            file.seek(size_bytes + 4, 1)
+
+
+def read_image(place: Place, image_size_pixels: int) -> NDArray[np.uint8]:
+    """Return the image of one record as uint8[H, W, 3]."""
+    import tensorflow as tf
+
+    with place.path.open("rb") as file:
+        file.seek(place.offset_bytes)
+        example = tf.train.Example.FromString(file.read(place.size_bytes))
+    pixels = example.features.feature["image"].bytes_list.value[0]
+    return np.frombuffer(pixels, np.uint8).reshape(image_size_pixels, image_size_pixels, 3)
 
 
 def decode(records: Any, image_size_pixels: int, num_classes: int) -> dict[str, tf.Tensor]:

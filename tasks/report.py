@@ -46,6 +46,7 @@ FINDING_NAMES = {
     "exact-duplicate": "pixel for pixel the same as another image",
     "ignored-file": "no image of a class",
     "near-duplicate": "almost the same as another image: kept, in the same split",
+    "reference-duplicate": "the same as a picture of the reference set, or almost: never learnt from",
     "unreadable": "cannot be read as an image",
     "wrong-shape": "not of the shape of the others",
 }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
 from commands import ROOT
+from results import Call
 from served import Server, draw_cells
 
+from flows import cli
+from infra.local_store import LocalStore
 from infra.stack import Stack, free_ports
 from infra.store import Store
 from infra.stores import open_store
@@ -54,3 +58,17 @@ def served_store(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytes
         if name.startswith(("AWS_", "HEMAFLOW_STAGING")):
             monkeypatch.setenv(name, value)
     return open_store(f"s3://hemaflow/{re.sub('[^a-z0-9]+', '-', request.node.name)}")
+
+
+@pytest.fixture
+def hemaflow(store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command, in this process, over the local store."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hemaflow", *arguments, "--store", store.url])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call

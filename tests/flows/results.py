@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flows.engine import Decision, Engine
@@ -15,6 +15,8 @@ from infra.manifest import Manifest
 from infra.settings import Settings
 from infra.store import Store
 
+Call = Callable[..., tuple[int, str, str]]
+"""The command in this process: arguments → exit code, stdout, stderr."""
 METRICS = {"test": {"accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}}}
 NAMES: Mapping[str, Sequence[str]] = {
     "ingest": ("index.csv", "train-00000-of-00001.tfrecord"),
@@ -66,6 +68,7 @@ def run(
     settings: Settings | None = None,
     content: bytes = b"",
     names: Mapping[str, Sequence[str]] = NAMES,
+    facts: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> RunRecord:
     """Run a pipeline whose stages make things up, as the flow would run one that works."""
@@ -76,6 +79,6 @@ def run(
             with made.decided(stage) as decision:
                 manifest = None
                 if decision.state == "run":
-                    manifest = make(stage, decision.draft(store), content, names[stage])
+                    manifest = make(stage, decision.draft(store), content, names[stage], **(facts or {}))
                 made.finish(decision, manifest)
     return record

@@ -1,33 +1,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from results import run
+from results import Call, run
 
-from flows import cli
 from flows.lineage import Lineage, difference
 from flows.record import RunRecord
 from infra.local_store import LocalStore
 from infra.store import Store
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def hemaflow(store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hemaflow", *arguments, "--store", store.url])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
 
 
 def key(record: RunRecord, stage: str) -> str:

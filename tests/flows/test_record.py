@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from results import run
+
+from flows.engine import Pins
 from flows.record import RunRecord, StageRecord, find_run, new_run_id, runs
 from infra.errors import UserError
 from infra.local_store import LocalStore
+from infra.manifest import load_manifest
+from tasks.sources import SampleSource
 
 
 def record(run: str, store: LocalStore) -> RunRecord:
@@ -40,6 +46,23 @@ def test_an_unknown_or_ambiguous_run_is_a_mistake(store: LocalStore) -> None:
         find_run(store, "20260131")
     with pytest.raises(UserError, match="No run is called 'ffff'"):
         find_run(store, "ffff")
+
+
+def test_a_record_says_what_content_its_data_had(store: LocalStore) -> None:
+    made = run(store)
+    assert made.source_sha256 == SampleSource().content_digest()
+    found = load_manifest(store, "ingest", made.stages[0].key)
+    assert found
+    pinned = run(store, pins=Pins(made.run, {"ingest": found[0]}))
+    assert pinned.source_sha256 == made.source_sha256
+
+
+def test_a_record_of_an_earlier_version_is_read(store: LocalStore) -> None:
+    made = record("20260131-094500-3f2a", store)
+    earlier = made.model_dump(mode="json", exclude={"source_sha256", "verdict"})
+    store.put(f"runs/{made.run}.json", json.dumps(earlier).encode())
+    assert find_run(store) == made
+    assert (made.source_sha256, made.verdict) == ("", {})
 
 
 def test_ids_differ() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.draft import Draft
 from infra.local_store import LocalStore
-from infra.manifest import KeyInputs
+from infra.manifest import KeyInputs, Manifest
 from tasks import records
+from tasks.index import Row, write_index
 from tasks.stage import Parents
 
 SIZE, CLASSES = 24, ["blue", "green", "red"]
@@ -48,3 +53,80 @@ def parents(store: LocalStore, num_train: int = 90, num_val: int = 30) -> Parent
         ),
     }
     return Parents(store, manifests)
+
+
+class Cell(NamedTuple):
+    """A picture of a data set that a test makes up."""
+
+    id: str
+    label: int
+    image: NDArray[np.uint8]
+
+
+def colour_cells(
+    prefix: str, count: int, channels: Sequence[int] = (2, 1, 0), *, size: int = SIZE, seed: int = 0
+) -> list[Cell]:
+    """Noise in which one channel leads: that of `channels` at the picture's label."""
+    made = []
+    for number in range(count):
+        rng = np.random.default_rng([*prefix.encode(), number, seed])
+        image = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
+        label = number % len(channels)
+        image[..., channels[label]] += 90
+        made.append(Cell(f"{prefix}{number}", label, image))
+    return made
+
+
+def ingested(
+    store: LocalStore,
+    name: str,
+    splits: Mapping[str, Sequence[Cell]],
+    classes: Sequence[str] = CLASSES,
+    **facts: Any,
+) -> Manifest:
+    """A result of ingest that holds these pictures."""
+    draft = Draft(store, inputs("ingest", name=name, fit="crop"))
+    rows: list[Row] = []
+    size = 0
+    for split in ("train", "val", "test"):
+        held = splits.get(split, ())
+        rows += [
+            Row(cell.id, hashlib.sha256(cell.image.tobytes()).hexdigest(), cell.label, split, cell.id)
+            for cell in held
+        ]
+        if held:
+            size = held[0].image.shape[0]
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "shard"
+                encoded = (
+                    records.encode(cell.id, cell.image, records.one_hot(cell.label, len(classes)))
+                    for cell in held
+                )
+                count = records.write_shard(path, encoded)
+                draft.put_file(records.shard_name(split, 0, 1), path, num_records=count)
+    draft.put("index.csv", write_index(rows))
+    counts = {split: len(splits.get(split, ())) for split in ("train", "val", "test")}
+    return draft.commit(classes=list(classes), image_size_pixels=size, num_examples=counts, **facts)
+
+
+def trained(store: LocalStore, name: str, channels: Sequence[int], size: int = SIZE) -> Manifest:
+    """A result of train whose model names, of the left half, the class whose channel of `channels` leads."""
+    import keras
+
+    pixels = keras.Input((size, size, 3))
+    left = keras.layers.Cropping2D(((0, 0), (0, size // 2)))(keras.layers.Rescaling(1 / 255)(pixels))
+    dense = keras.layers.Dense(len(channels), activation="softmax")
+    model = keras.Model(pixels, dense(keras.layers.GlobalAveragePooling2D()(left)))
+    weights = np.zeros((3, len(channels)), np.float32)
+    weights[list(channels), range(len(channels))] = 9.0
+    dense.set_weights([weights, np.zeros(len(channels), np.float32)])
+    draft = Draft(store, inputs("train", name=name))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        draft.put_file("model.keras", Path(folder) / "model.keras")
+    return draft.commit(name=name)
+
+
+def evaluated(store: LocalStore, name: str, views: Sequence[str] = ("identity",)) -> Manifest:
+    """A result of evaluate with these views."""
+    return Draft(store, inputs("evaluate", name=name)).commit(tta_views=list(views))

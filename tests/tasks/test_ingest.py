@@ -17,6 +17,8 @@ from infra.draft import Draft
 from infra.errors import DataError
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
+from tasks.cleaning import perceptual_hash
+from tasks.images import fit
 from tasks.index import SPLITS
 from tasks.ingest import IngestConfig, run
 from tasks.records import read_batches
@@ -24,6 +26,8 @@ from tasks.sample import draw_cell
 from tasks.stage import Parents
 
 from pictures import inputs  # isort: skip
+
+GOLDEN_DIGEST = "309dadd8081e3ff6f847560d55cc530f1d4b4859bc8d84d57140c789a167c22a"
 
 
 def ingest(store: LocalStore, data: Path | str, **config: Any) -> Manifest:
@@ -187,3 +191,190 @@ def test_the_conflicting_pair_is_named(store: LocalStore, shared_dir: Path) -> N
     assert [{Path(item).stem for item in items} for items in near] == [{"MO_231316", "MO_415531"}]
     split = {row["source"]: row["split"] for row in index(store, manifest)}
     assert len({split[item] for item in near[0]}) == 1
+
+
+def coloured(root: Path, *names: str, classes: tuple[str, str] = ("blue", "red")) -> Path:
+    """Two classes of pictures that are nothing like each other: a picture follows from its name alone."""
+    for name in names:
+        for label, class_name in enumerate(classes):
+            rng = np.random.default_rng([*name.encode(), label])
+            pixels = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+            (root / class_name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / class_name / f"{name}.png")
+    return root
+
+
+def numbered(first: int, last: int) -> list[str]:
+    return [f"{number:02d}" for number in range(first, last)]
+
+
+def pixels_of(store: LocalStore, manifest: Manifest, split: str) -> set[tuple[str, bytes]]:
+    """The pictures of a split as a set of (class, pixels)."""
+    classes: list[str] = manifest.facts["classes"]
+    size = manifest.facts["image_size_pixels"]
+    shards = [manifest.path(store, o.name) for o in manifest.matching(f"{split}-")]
+    return {
+        (classes[int(label.argmax())], image.tobytes())
+        for batch in read_batches(shards, size, len(classes), 7).as_numpy_iterator()
+        for label, image in zip(batch["label"], batch["image"], strict=True)
+    }
+
+
+def files(root: Path, size: int) -> set[tuple[str, bytes]]:
+    """The pictures of a folder as ingest sees them."""
+    return {
+        (path.parent.name, fit(np.asarray(Image.open(path)), size, "crop").tobytes())
+        for path in root.rglob("*.png")
+    }
+
+
+def by_kind(store: LocalStore, manifest: Manifest) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for finding in findings(store, manifest):
+        found.setdefault(finding["kind"], set()).update(finding["items"])
+    return found
+
+
+def referred(store: LocalStore, data: Path, reference: str, **config: Any) -> Manifest:
+    resolved = IngestConfig(reference=reference, **config).resolved()
+    key = inputs("ingest", data=str(data), **resolved.key_document())
+    return run(Parents(store, {}, str(data)), resolved, Draft(store, key))
+
+
+def test_without_a_reference_the_bytes_are_what_they_were(store: LocalStore, tmp_path: Path) -> None:
+    """Neither drawing nor resizing is in these pictures: the digest is that of ingest alone."""
+    manifest = ingest(store, coloured(tmp_path / "cells", *numbered(0, 20)), image_size_pixels=32)
+    assert manifest.digest == GOLDEN_DIGEST
+
+
+def test_the_test_split_is_the_reference_whatever_arrives(store: LocalStore, tmp_path: Path) -> None:
+    reference = coloured(tmp_path / "reference", *numbered(0, 10))
+    few, many = coloured(tmp_path / "few", *numbered(10, 20)), coloured(tmp_path / "many", *numbered(5, 60))
+    first, second = (referred(store, data, str(reference), image_size_pixels=32) for data in (few, many))
+    for manifest in (first, second):
+        assert pixels_of(store, manifest, "test") == files(reference, 32)
+        assert manifest.facts["num_examples"]["test"] == 20
+    assert [o.sha256 for o in first.matching("test-")] == [o.sha256 for o in second.matching("test-")]
+    assert by_kind(store, first) == {}
+    known = {f"{name}/{number}.png" for name in ("blue", "red") for number in numbered(5, 10)}
+    assert by_kind(store, second) == {"reference-duplicate": known}
+    assert second.facts["num_examples"] == {"train": 84, "val": 16, "test": 20}  # 100 are left
+    learnt = pixels_of(store, second, "train") | pixels_of(store, second, "val")
+    assert learnt == files(many, 32) - files(reference, 32)
+    assert len({row["id"] for row in index(store, second)}) == 120
+
+
+def test_near_duplicates_of_the_reference_are_never_learnt_from(store: LocalStore, tmp_path: Path) -> None:
+    reference = tmp_path / "reference"
+    data = cells(tmp_path / "data", per_class=10, side=96)
+    for name in ("basophil", "platelet"):
+        (reference / name).mkdir(parents=True)
+        for number in range(4):
+            saved = Image.open(data / name / f"{number:02d}.png")
+            saved.save(reference / name / f"again{number}.jpg", quality=60)
+    manifest = referred(store, data, str(reference))
+    near = {f"{name}/{number:02d}.png" for name in ("basophil", "platelet") for number in range(4)}
+    assert by_kind(store, manifest) == {"reference-duplicate": near}
+    assert "again" in findings(store, manifest)[0]["reason"]
+    hashes = {
+        split: np.array(
+            [
+                perceptual_hash(np.frombuffer(pixels, np.uint8).reshape(96, 96, 3))
+                for _, pixels in pixels_of(store, manifest, split)
+            ]
+        )
+        for split in SPLITS
+    }
+    for split in ("train", "val"):
+        distance = np.bitwise_count(hashes["test"][:, None] ^ hashes[split][None]).sum(-1)
+        assert distance.min() > IngestConfig().near_duplicate_bits
+
+
+def test_a_conflict_with_the_reference_drops_the_picture_of_the_source(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    reference = coloured(tmp_path / "reference", *numbered(0, 6))
+    data = coloured(tmp_path / "data", *numbered(10, 30))
+    (data / "red" / "wrong.png").write_bytes((reference / "blue" / "03.png").read_bytes())
+    manifest = referred(store, data, str(reference), image_size_pixels=32)
+    assert pixels_of(store, manifest, "test") == files(reference, 32)
+    assert by_kind(store, manifest) == {"reference-duplicate": {"red/wrong.png"}}
+    reason = findings(store, manifest)[0]["reason"]
+    assert reason == "the same pixels as reference://blue/03.png, which is blue and not red"
+
+
+def test_the_reference_itself_is_cleaned_by_the_same_rules(store: LocalStore, tmp_path: Path) -> None:
+    reference = coloured(tmp_path / "reference", *numbered(0, 6))
+    (reference / "blue" / "copy.png").write_bytes((reference / "blue" / "00.png").read_bytes())
+    (reference / "red" / "both.png").write_bytes((reference / "blue" / "01.png").read_bytes())
+    (reference / "red" / "text.png").write_text("no picture")
+    data = coloured(tmp_path / "data", *numbered(1, 30))
+    manifest = referred(store, data, str(reference), image_size_pixels=32)
+    assert manifest.facts["num_examples"]["test"] == 11
+    found = by_kind(store, manifest)
+    assert found["conflicting-label"] == {"reference://blue/01.png", "reference://red/both.png"}
+    assert found["unreadable"] == {"reference://red/text.png"}
+    # What is doubtful in the reference is not learnt from either.
+    assert "blue/01.png" in found["reference-duplicate"]
+
+
+def test_classes_are_those_of_both(store: LocalStore, tmp_path: Path) -> None:
+    reference = coloured(tmp_path / "reference", *numbered(0, 4), classes=("amber", "red"))
+    data = coloured(tmp_path / "data", *numbered(10, 30))
+    manifest = referred(store, data, str(reference), image_size_pixels=32)
+    assert manifest.facts["classes"] == ["amber", "blue", "red"]
+    assert manifest.facts["class_counts"]["test"] == [4, 0, 4]
+    assert manifest.facts["class_counts"]["train"][0] == 0
+
+
+def test_a_test_split_of_the_source_is_held_out_as_val(store: LocalStore, tmp_path: Path) -> None:
+    reference = coloured(tmp_path / "reference", *numbered(0, 4))
+    coloured(tmp_path / "data" / "train", *numbered(10, 20))
+    coloured(tmp_path / "data" / "test", *numbered(20, 25))
+    manifest = referred(store, tmp_path / "data", str(reference), image_size_pixels=32)
+    assert pixels_of(store, manifest, "train") == files(tmp_path / "data" / "train", 32)
+    assert pixels_of(store, manifest, "val") == files(tmp_path / "data" / "test", 32)
+    assert pixels_of(store, manifest, "test") == files(reference, 32)
+
+
+def test_a_result_of_ingest_is_a_reference(store: LocalStore, tmp_path: Path) -> None:
+    first = ingest(
+        store, coloured(tmp_path / "old", *numbered(0, 30)), image_size_pixels=32, shard_bytes=9000
+    )
+    assert len(first.matching("test-")) > 1
+    grown = coloured(tmp_path / "grown", *numbered(0, 50))
+    second = referred(store, grown, f"ingest:{first.key}", image_size_pixels=32)
+    assert pixels_of(store, second, "test") == pixels_of(store, first, "test")
+    assert not pixels_of(store, second, "test") & pixels_of(store, second, "train")
+    assert by_kind(store, second) == {
+        "reference-duplicate": {row["source"] for row in index(store, first) if row["split"] == "test"}
+    }
+    # A reference of a reference is the same set under the same names.
+    third = referred(store, grown, f"ingest:{second.key}", image_size_pixels=32)
+    assert [o.sha256 for o in third.matching("test-")] == [o.sha256 for o in second.matching("test-")]
+    smaller = referred(store, grown, f"ingest:{first.key}", image_size_pixels=16)
+    images = (np.frombuffer(p, np.uint8).reshape(32, 32, 3) for _, p in pixels_of(store, first, "test"))
+    assert {p for _, p in pixels_of(store, smaller, "test")} == {fit(i, 16, "crop").tobytes() for i in images}
+
+
+def test_the_content_of_a_reference_enters_the_key_and_its_path_does_not(tmp_path: Path) -> None:
+    one, other = (coloured(tmp_path / name / "cells", "00", "01") for name in ("one", "other"))
+    same = IngestConfig(reference=str(one)).resolved().key_document()
+    assert IngestConfig(reference=str(other)).resolved().key_document() == same
+    assert str(tmp_path) not in json.dumps(same)
+    coloured(other, "02")
+    assert IngestConfig(reference=str(other)).resolved().key_document() != same
+    assert IngestConfig().resolved().key_document()["reference_sha256"] == ""
+
+
+@pytest.mark.parametrize("reference", ["ingest:", "ingest:0123", "ingest:" + "x" * 64])
+def test_half_a_key_is_no_reference(reference: str) -> None:
+    with pytest.raises(ValueError, match="the whole key of a result"):
+        IngestConfig(reference=reference)
+
+
+def test_a_reference_that_is_not_there_is_a_mistake(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"reference set cannot be used(.|\n)*ingest.reference=no/such"):
+        IngestConfig(reference="no/such").resolved()
+    with pytest.raises(DataError, match="There is no such reference set in this store"):
+        referred(store, coloured(tmp_path / "data", "00", "01"), f"ingest:{'0' * 64}")

@@ -1,0 +1,162 @@
+"""Judging a challenger: drift of its new pictures, and the verdict, by the rules of every stage.
+
+Each is a result under a key of its own: what is whole is reused, anything else is done in a worker process
+and committed. The challenger's record names both among its needs before they are looked up, so that neither
+is garbage as long as the run is kept, and holds the verdict. Two judgings of the same pair at once do the
+work twice, and one result is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flows.child import Job, Worker
+from flows.engine import Found, look_up
+from flows.record import RunRecord, StageRecord
+from infra.draft import Progress, silent
+from infra.errors import StageError, UserError
+from infra.fingerprint import code_fingerprint, library_versions
+from infra.manifest import KeyInputs, Manifest, load_manifest
+from infra.settings import Settings
+from infra.store import Store
+from tasks import drift
+from tasks import judge as verdict
+from tasks.drift import DriftConfig
+from tasks.judge import JudgeConfig
+from tasks.stage import StageConfig
+
+LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "pillow")
+"""Distributions whose version is part of both keys."""
+OF_CHAMPION = "champion_"
+"""How the names of those parents begin that are the champion's."""
+
+
+class Judgement(NamedTuple):
+    """What came of judging a challenger."""
+
+    verdict: Manifest
+    """Facts `promote`, `reason` and the numbers behind them; `verdict.json`."""
+    drift: Manifest
+    """Facts `num_new_images`, `drifted`; `drift.json`."""
+
+
+def judge(
+    store: Store,
+    challenger: RunRecord,
+    champion: RunRecord,
+    settings: Settings,
+    judge_config: JudgeConfig | None = None,
+    drift_config: DriftConfig | None = None,
+    progress: Progress = silent,
+) -> Judgement:
+    """Compare a challenger with the champion on the challenger's test split, and their pictures.
+
+    Args:
+        store: Where the results of both are.
+        challenger: The record of the new run; it is saved with what it needs, how it went, and the verdict.
+        champion: The record of the run whose model is in production.
+        settings: How long a worker may take.
+        judge_config: The rule of promotion; the defaults where None.
+        drift_config: What is called drift; the defaults where None.
+        progress: Told how far it is.
+
+    Raises:
+        UserError: One of the two has no result of a stage that must be read.
+        StageError: A worker could not do its work.
+    """
+    tasks: dict[str, tuple[tuple[str, ...], StageConfig]] = {
+        "drift": (drift.PARENTS, drift_config or DriftConfig()),
+        "judge": (verdict.PARENTS, judge_config or JudgeConfig()),
+    }
+    parents = {name: _parents(store, names, challenger, champion) for name, (names, _) in tasks.items()}
+    inputs = {name: _inputs(name, config, parents[name]) for name, (_, config) in tasks.items()}
+    challenger.needs |= {name: own.key for name, own in inputs.items()}
+    challenger.save(store)
+    worker: Worker | None = None
+    made: dict[str, Manifest] = {}
+    try:
+        for name, (_, config) in tasks.items():
+            started = time.monotonic()
+            found = look_up(store, inputs[name])
+            if found.manifest is None:
+                worker = worker or Worker()
+                job = _job(store, config, inputs[name], parents[name], found)
+                result = worker.do(job, settings.stage_timeout_seconds, progress)
+                if not isinstance(result, Manifest):
+                    raise StageError(f"{name} did not end with a commit.", received=type(result).__name__)
+                made[name] = result
+            else:
+                made[name] = found.manifest
+            _note(challenger, name, made[name], found, time.monotonic() - started)
+    finally:
+        if worker is not None:
+            worker.stop()
+    challenger.verdict = {
+        **made["judge"].facts,
+        "champion": champion.run,
+        "drift": made["drift"].facts,
+    }
+    challenger.save(store)
+    return Judgement(made["judge"], made["drift"])
+
+
+def _parents(
+    store: Store, names: tuple[str, ...], challenger: RunRecord, champion: RunRecord
+) -> dict[str, Manifest]:
+    """Return the results of both runs by the names that the tasks read them under."""
+    manifests: dict[str, Manifest] = {}
+    for name in names:
+        stage = name.removeprefix(OF_CHAMPION)
+        record = champion if name.startswith(OF_CHAMPION) else challenger
+        key = record.key(stage)
+        found = load_manifest(store, stage, key) if key else None
+        if found is None:
+            raise UserError(
+                f"Run {record.run} cannot be judged: it has no result of {stage} in this store.",
+                where=store.url,
+                remedy="Run the command that made it again, and judge that run.",
+            )
+        manifests[name] = found[0]
+    return manifests
+
+
+def _inputs(name: str, config: StageConfig, parents: Mapping[str, Manifest]) -> KeyInputs:
+    return KeyInputs(
+        stage=name,
+        config=config.key_document(),
+        parents={parent: manifest.digest for parent, manifest in parents.items()},
+        code=code_fingerprint(f"tasks.{name}"),
+        libraries=library_versions(LIBRARIES),
+    )
+
+
+def _job(
+    store: Store, config: StageConfig, inputs: KeyInputs, parents: dict[str, Manifest], found: Found
+) -> Job:
+    return Job(
+        module=f"tasks.{inputs.stage}",
+        function="run",
+        store_url=store.url,
+        data="",
+        manifests=parents,
+        config=config,
+        inputs=inputs,
+        replaces=found.tag,
+    )
+
+
+def _note(record: RunRecord, name: str, manifest: Manifest, found: Found, seconds: float) -> None:
+    """Put into the record how it went, instead of what a former judging left there."""
+    record.stages = [stage for stage in record.stages if stage.stage != name]
+    record.stages.append(
+        StageRecord(
+            stage=name,
+            key=manifest.key,
+            state="ran" if found.manifest is None else "reused",
+            reason=found.reason or "never done with this pair, rule and code",
+            seconds=round(seconds, 3),
+            damaged=list(found.damaged),
+        )
+    )
