@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +15,7 @@ from infra.manifest import Manifest, StoredObject, load_manifest
 from infra.store import Entry, Store, in_parallel
 
 POINTERS = "pointers/"
-"""Objects below this name runs (`run`, and that of each entry of `history`) and the results of ingest that
-reference sets come from (`reference`), which are kept as long as they do."""
+"""Objects below this name runs (`run`, and `run` of each entry of `history`), which are kept as long."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def collect_garbage(
     begun = now - grace_seconds
     written = {entry.name: entry for entry in store.entries("runs/")}
     records = runs(store)
-    pointed, references = _pointed(store)
+    pointed = _pointed_runs(store)
     dropped = [
         record
         for place, record in enumerate(reversed(records))
@@ -105,8 +104,7 @@ def collect_garbage(
         )
     ]
     kept = [record for record in records if record not in dropped]
-    needed = {key for record in kept for key in record.needs.values()} | references
-    doomed, spare = _unneeded(store, needed, begun)
+    doomed, spare = _unneeded(store, kept, begun)
     going = [entry for entries in doomed.values() for entry in entries]
     gone = [written[name] for record in dropped if (name := _record_name(record)) in written]
     size_bytes = sum(entry.size_bytes for entry in [*going, *spare, *gone])
@@ -116,7 +114,7 @@ def collect_garbage(
     )
     if dry_run:
         return found
-    promoted = _pointed(store)[0]  # while we looked
+    promoted = _pointed_runs(store)  # while we looked
     dropped = [record for record in dropped if record.run not in promoted]
     store.delete(map(_record_name, dropped))
     store.delete(entry.name for entry in spare)
@@ -126,9 +124,10 @@ def collect_garbage(
 
 
 def _unneeded(
-    store: Store, needed: Set[str], begun: float
+    store: Store, kept: Iterable[RunRecord], begun: float
 ) -> tuple[dict[tuple[str, str], list[Entry]], list[Entry]]:
-    """Return the results of no needed key, and what lies unused beside others: all older than the grace."""
+    """Return the results that no run needs, and what lies unused beside others: all older than the grace."""
+    needed = {key for record in kept for key in record.needs.values()}
     results: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in store.entries("stages/"):
         stage, key = entry.name.split("/")[1:3]
@@ -148,11 +147,10 @@ def _unneeded(
 
 
 def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dropped: set[str]) -> None:
-    """Remove results, but leave those that a run or pointer has come to need since they were looked at."""
+    """Remove results, but leave those that a run has come to need since they were looked at."""
     manifests = {name: store.get(name) for name in filter(None, map(_manifest_in, doomed.values()))}
     store.delete(manifests)
     needed = {key for record in runs(store) if record.run not in dropped for key in record.needs.values()}
-    needed |= _pointed(store)[1]
     for (_, key), entries in doomed.items():
         manifest = _manifest_in(entries)
         if key not in needed:
@@ -180,12 +178,10 @@ def _manifest_in(entries: Iterable[Entry]) -> str:
     return next((entry.name for entry in entries if entry.name.endswith("/manifest.json")), "")
 
 
-def _pointed(store: Store) -> tuple[set[str], set[str]]:
-    """Return the runs that pointers name, and the keys of the reference sets beside them."""
+def _pointed_runs(store: Store) -> set[str]:
+    """Return the runs that pointers name, and those that they named before."""
     pointers = [json.loads(store.get(name)) for name in store.list(POINTERS)]
-    entries = [entry for pointer in pointers for entry in (pointer, *pointer.get("history", ()))]
-    named = ({str(entry.get(field, "")) for entry in entries} - {""} for field in ("run", "reference"))
-    return next(named), next(named)
+    return {str(entry.get("run")) for pointer in pointers for entry in (pointer, *pointer.get("history", ()))}
 
 
 def _record_name(record: RunRecord) -> str:
