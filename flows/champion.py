@@ -99,8 +99,6 @@ def promote(store: Store, record: RunRecord, reason: str, seen_tag: str = "") ->
     """
     ingest = _whole_results(store, record)["ingest"]
     former = current(store)
-    if (former.tag if former else "") != seen_tag:
-        raise _lost(store)
     if former and former.run == record.run:
         raise UserError(f"Run {record.run} is the champion already.", where=f"{store.url}/{POINTER}")
     champion = Champion(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +15,7 @@ from infra.manifest import Manifest, StoredObject, load_manifest
 from infra.store import Entry, Store, in_parallel
 
 POINTERS = "pointers/"
-"""Objects below this name runs (`run`, and that of each entry of `history`) and the results of ingest that
-reference sets come from (`reference`), which are kept as long as they do."""
+"""Objects below this name runs (`run`, and `run` of each entry of `history`), which are kept as long."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def collect_garbage(
     begun = now - grace_seconds
     written = {entry.name: entry for entry in store.entries("runs/")}
     records = runs(store)
-    pointed, references = _pointed(store)
+    pointed = _pointed_runs(store)
     dropped = [
         record
         for place, record in enumerate(reversed(records))
@@ -105,8 +104,7 @@ def collect_garbage(
         )
     ]
     kept = [record for record in records if record not in dropped]
-    needed = {key for record in kept for key in record.needs.values()} | references
-    doomed, spare = _unneeded(store, needed, begun)
+    doomed, spare = _unneeded(store, kept, begun)
     going = [entry for entries in doomed.values() for entry in entries]
     gone = [written[name] for record in dropped if (name := _record_name(record)) in written]
     size_bytes = sum(entry.size_bytes for entry in [*going, *spare, *gone])
@@ -116,7 +114,7 @@ def collect_garbage(
     )
     if dry_run:
         return found
-    promoted = _pointed(store)[0]  # while we looked
+    promoted = _pointed_runs(store)  # while we looked
     dropped = [record for record in dropped if record.run not in promoted]
     store.delete(map(_record_name, dropped))
     store.delete(entry.name for entry in spare)
@@ -126,9 +124,10 @@ def collect_garbage(
 
 
 def _unneeded(
-    store: Store, needed: Set[str], begun: float
+    store: Store, kept: Iterable[RunRecord], begun: float
 ) -> tuple[dict[tuple[str, str], list[Entry]], list[Entry]]:
-    """Return the results of no needed key, and what lies unused beside others: all older than the grace."""
+    """Return the results that no run needs, and what lies unused beside others: all older than the grace."""
+    needed = {key for record in kept for key in record.needs.values()}
     results: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in store.entries("stages/"):
         stage, key = entry.name.split("/")[1:3]
@@ -148,7 +147,7 @@ def _unneeded(
 
 
 def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dropped: set[str]) -> None:
-    """Remove results, but leave those that a run or pointer has come to need since they were looked at."""
+    """Remove results, but leave those that a run has come to need since they were looked at."""
     manifests = {name: store.get(name) for name in filter(None, map(_manifest_in, doomed.values()))}
     store.delete(manifests)
     needs = _Needs(store, dropped)
@@ -167,21 +166,21 @@ def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dr
 
 
 class _Needs:
-    """The keys that runs and pointers need, from moment to moment; a record is read again when it changed."""
+    """The keys that runs need, from moment to moment; a record is read again when it changed."""
 
     def __init__(self, store: Store, dropped: set[str]) -> None:
         self._store, self._dropped = store, {f"runs/{run}.json" for run in dropped}
         self._read: dict[Entry, set[str]] = {}
 
     def now(self) -> set[str]:
-        """Return what the records and pointers say at this moment."""
+        """Return what the records say at this moment."""
         entries = [entry for entry in self._store.entries("runs/") if entry.name not in self._dropped]
         changed = [entry for entry in entries if entry not in self._read]
         found = in_parallel(lambda entry: self._store.get_tagged(entry.name), changed)
         for entry, there in zip(changed, found, strict=True):
             needs = RunRecord.model_validate_json(there[0]).needs if there else {}
             self._read[entry] = set(needs.values())
-        return set().union(_pointed(self._store)[1], *(self._read[entry] for entry in entries))
+        return set().union(*(self._read[entry] for entry in entries))
 
 
 def _results(store: Store) -> list[tuple[str, str]]:
@@ -203,12 +202,10 @@ def _manifest_in(entries: Iterable[Entry]) -> str:
     return next((entry.name for entry in entries if entry.name.endswith("/manifest.json")), "")
 
 
-def _pointed(store: Store) -> tuple[set[str], set[str]]:
-    """Return the runs that pointers name, and the keys of the reference sets beside them."""
+def _pointed_runs(store: Store) -> set[str]:
+    """Return the runs that pointers name, and those that they named before."""
     pointers = [json.loads(store.get(name)) for name in store.list(POINTERS)]
-    entries = [entry for pointer in pointers for entry in (pointer, *pointer.get("history", ()))]
-    named = ({str(entry.get(field, "")) for entry in entries} - {""} for field in ("run", "reference"))
-    return next(named), next(named)
+    return {str(entry.get("run")) for pointer in pointers for entry in (pointer, *pointer.get("history", ()))}
 
 
 def _record_name(record: RunRecord) -> str:

@@ -134,6 +134,8 @@ def compare_shares(name: str, before: Sequence[str], now: Sequence[str], min_eff
     effect = np.sqrt(((shares[0] - shares[1]) ** 2 / (shares[0] + shares[1])).sum() / 2)
     expected = np.outer(counts.sum(1), counts.sum(0)) / counts.sum()
     rare = expected.min(0) < MIN_EXPECTED
+    while rare.any() and not rare.all() and expected[:, rare].sum(1).min() < MIN_EXPECTED:
+        rare[np.where(rare, np.inf, expected.min(0)).argmin()] = True  # the next in rarity joins them
     pooled = np.column_stack([counts[:, ~rare], counts[:, rare].sum(1)])
     tested = chi2_contingency(pooled[:, pooled.sum(0) > 0], correction=False)
     named = [dict(zip(classes, side.round(4).tolist(), strict=True)) for side in shares]

@@ -260,7 +260,9 @@ def test_garbage_is_no_reference_set_that_the_champion_stands_on(any_store: Stor
     promote(any_store, first, "")
     assert require_champion(any_store).reference == key
     any_store.delete([f"runs/{source.run}.json"])
-    collect_garbage(any_store, grace_seconds=-5.0)
+    found = collect_garbage(any_store, grace_seconds=-5.0)
+    assert f"train {source.key('train')}" in found.results
+    assert f"ingest {key}" not in found.results
     assert any_store.get_tagged(f"stages/ingest/{key}/manifest.json") is not None
     assert any_store.get_tagged(f"stages/train/{source.key('train')}/manifest.json") is None
     assert verify(any_store)[0] == []

@@ -169,10 +169,15 @@ def test_cramers_v_by_hand() -> None:
 
 
 def test_rare_classes_are_counted_together() -> None:
-    """One picture each of forty classes is no sign of anything: alone, each would count as a surprise."""
-    before = ["common"] * 2000 + [f"rare {k}" for k in range(40)]
-    now = ["common"] * 49 + ["rare 3"]
-    assert compare_shares("labels", before, now, 0.1).p > 0.9
+    """Another picture of a class that comes once in two thousand is a surprise of 1 in 10,000, alone."""
+    before, now = ["common"] * 2000 + ["rare"], ["common"] * 49 + ["rare"]
+    assert compare_shares("labels", before, now, 0.1).p == 1.0
+    several = [*before, *(f"rare {k}" for k in range(40))], ["common"] * 49 + ["rare 3"]
+    found = compare_shares("labels", *several, min_effect=0.1)
+    # In two columns: 41 of 2041 before, 1 of 50 now.
+    assert found.statistic == pytest.approx(0.0, abs=0.01)
+    often = ["common"] * 45 + [f"rare {k}" for k in range(5)]
+    assert compare_shares("labels", several[0], often, 0.1).p < 0.001
 
 
 def test_what_is_significant_and_small_is_no_drift() -> None:
