@@ -214,15 +214,27 @@ def prepare(
     ] = "",
 ) -> None:
     """Make what hemaflow needs of the Prefect server of PREFECT_API_URL: work pool, slot, automations."""
-    url = os.environ.get("PREFECT_API_URL", "")
-    if not url:
-        raise ConfigError(
-            "There is no Prefect server to prepare.",
-            expected="its address in PREFECT_API_URL, such as http://127.0.0.1:4200/api",
-            remedy="Set it, or start a server of your own: hemaflow stack up",
-        )
-    for line in stack_commands.prepare_server(url, webhook):
+    for line in stack_commands.prepare_server(_require_server("prepare"), webhook):
         out.print(line, markup=False)
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option(help="The process work pool; made where it is absent.")] = "hemaflow",
+    name: Annotated[str, typer.Option(help="What the worker is called.")] = "",
+    limit: Annotated[int, typer.Option(help="How many runs at once; 0 for any number.", min=0)] = 0,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            help="A base job template that the pool is made with.", envvar="HEMAFLOW_PROCESS_TEMPLATE"
+        ),
+    ] = None,
+) -> None:
+    """Take up the runs of a Prefect work pool. Ended by SIGTERM, it has them keep their checkpoints."""
+    _require_server("take runs from")
+    from flows.worker import serve
+
+    serve(pool, name=name, limit=limit, template=template)
 
 
 app.command(name="runs")(store_commands.list_runs)
@@ -301,6 +313,18 @@ def _request(
             "store": store,
         }
     )
+
+
+def _require_server(purpose: str) -> str:
+    """Return the address of the Prefect server that was set up. Raises ConfigError where none was."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    if not url:
+        raise ConfigError(
+            f"There is no Prefect server to {purpose}.",
+            expected="its address in PREFECT_API_URL, such as http://127.0.0.1:4200/api",
+            remedy='Set it, or start one of your own: hemaflow stack up; eval "$(hemaflow stack env)"',
+        )
+    return url
 
 
 def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:

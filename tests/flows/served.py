@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -61,15 +60,13 @@ class Server:
         """Start a worker; give also what finds the living processes that come from it."""
         own, living = marked({**self.environment, **environment})
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "hemaflow"],
+            [sys.executable, "-m", "flows.cli", "worker"],
             cwd=self.folder,
             env=own,
             stdout=(self.folder / "worker.log").open("w"),
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # As in a terminal, wherever the tests were started: a worker that ends sends it to itself.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         return process, living
 
@@ -120,7 +117,7 @@ class Server:
 def ended(process: subprocess.Popen[str], living: Callable[[], list[int]]) -> None:
     """End a worker in order, and see that nothing of it is left."""
     process.terminate()
-    process.wait(60)
+    process.wait(90)
     assert gone(living)
 
 

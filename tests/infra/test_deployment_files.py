@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -154,46 +153,6 @@ def test_no_image_runs_as_root() -> None:
         "runtime AS cpu",
         "runtime AS gpu",
     }
-
-
-def test_a_worker_that_is_told_to_end_has_its_runs_keep_their_checkpoints(tmp_path: Path) -> None:
-    """Prefect's own worker waits for its runs instead, and tells them nothing."""
-    fake = tmp_path / "bin" / "prefect"
-    fake.parent.mkdir()
-    fake.write_text(
-        f"#!{sys.executable}\n"
-        "import signal, subprocess, sys, time\n"
-        "if sys.argv[1] == 'worker':\n"
-        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "    subprocess.run([sys.argv[0], 'flow-run'])\n"
-        "    open('outlived', 'w')\n"
-        "def keep(*_):\n"
-        "    time.sleep(1)\n"
-        "    print('kept', flush=True)\n"
-        "    open('kept', 'w')\n"
-        "    sys.exit()\n"
-        "signal.signal(signal.SIGTERM, keep)\n"
-        "open('begun', 'w')\n"
-        "time.sleep(60)\n"
-    )
-    fake.chmod(0o755)
-    worker = subprocess.Popen(
-        [INFRA / "docker" / "worker.sh", "--pool", "hemaflow"],
-        cwd=tmp_path,
-        env=os.environ
-        | {
-            "PATH": f"{fake.parent}:{os.environ['PATH']}",
-            "HEMAFLOW_PROCESS_TEMPLATE": str(TEMPLATES["process"]),
-        },
-    )
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 128 + signal.SIGTERM
-    assert (tmp_path / "kept").exists()
-    assert not (tmp_path / "outlived").exists()
 
 
 # Compose

@@ -1,0 +1,82 @@
+"""A worker for a process work pool that ends in order: `hemaflow worker`.
+
+Prefect's own, told to end, waits for its runs to finish and tells them nothing, until whoever told it loses
+patience and kills them all. This one tells each run, which keeps a checkpoint and ends, and takes up no other
+one meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import anyio
+import psutil
+from prefect.client.schemas.objects import FlowRun
+from prefect.workers.process import ProcessWorker
+
+from infra.errors import ConfigError
+
+END_SECONDS = 60.0
+"""How long the runs may take to keep a checkpoint and end."""
+
+
+class Worker(ProcessWorker):
+    """Prefect's process worker, which can be told to take up nothing more."""
+
+    ending = False
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """See BaseWorker."""
+        return [] if self.ending else await super().get_and_submit_flow_runs()
+
+
+def serve(pool: str, *, name: str = "", limit: int = 0, template: Path | None = None) -> None:
+    """Take up the runs of a work pool until SIGTERM or SIGINT.
+
+    Args:
+        pool: The work pool; made where it is absent.
+        name: What the worker is called; drawn where empty.
+        limit: How many runs at once; 0 for any number.
+        template: A base job template that the pool is made with; Prefect's own where None.
+
+    Raises:
+        ConfigError: The template cannot be read.
+    """
+    worker = Worker(
+        work_pool_name=pool,
+        name=name or None,
+        limit=limit or None,
+        base_job_template=_read(template) if template else None,
+    )
+    anyio.run(_serve, worker)
+
+
+async def _serve(worker: Worker) -> None:
+    async with anyio.create_task_group() as group:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            group.start_soon(worker.start)
+            async for _ in signals:
+                worker.ending = True
+                runs = psutil.Process().children()
+                for run in runs:
+                    run.terminate()
+                # The worker goes on meanwhile: it is what reports how they ended.
+                await anyio.to_thread.run_sync(psutil.wait_procs, runs, END_SECONDS)
+                await anyio.sleep(1.0)
+                group.cancel_scope.cancel()
+
+
+def _read(template: Path) -> dict[str, object]:
+    try:
+        found: dict[str, object] = json.loads(template.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "The base job template cannot be read.",
+            expected="a JSON file",
+            received=str(error),
+            where=str(template),
+            remedy="Give --template such a file, or leave it out for Prefect's own.",
+        ) from None
+    return found
