@@ -10,12 +10,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, stack_commands, store_commands
+from flows import champion_commands, server_commands, stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
@@ -88,6 +90,46 @@ def run(
         else:
             record = _run_flow(request, observer)
     _print_run(record, engine.store, as_json)
+
+
+@app.command()
+def retrain(
+    data: Data = "",
+    recipe: Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")] = "laptop",
+    changes: Changes = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="A source of images that champion and challenger are judged on; the first champion's test "
+            "split where left out."
+        ),
+    ] = "",
+    delta: Annotated[float, typer.Option(help="Accuracy that may be lost.", min=0.0, max=1.0)] = 0.005,
+    epsilon: Annotated[float, typer.Option(help="Recall that one class may lose.", min=0.0, max=1.0)] = 0.03,
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Train on what is new, and make the model champion only if it is no worse than the one that is."""
+    recipe_named(recipe)
+    with ConsoleObserver(err) as observer, _prefect(observer):
+        from flows.retraining import retraining
+
+        state = retraining(
+            data=data,
+            recipe=recipe,
+            changes=tuple(changes or ()),
+            reference=reference,
+            delta=delta,
+            epsilon=epsilon,
+            store=store,
+            return_state=True,
+        )
+        if not state.is_completed():
+            state.result()
+    if as_json:
+        print(json.dumps({"outcome": state.name, "message": state.message}, indent=1))
+    else:
+        out.print(f"{state.name}: {state.message}", markup=False)
 
 
 @app.command()
@@ -207,36 +249,8 @@ def predict(
         out.print(f"{result['image']}: {likeliest}", markup=False)
 
 
-@app.command()
-def prepare(
-    webhook: Annotated[
-        str, typer.Option(help="Where to POST what ends failed, crashed or not promoted.", metavar="URL")
-    ] = "",
-) -> None:
-    """Make what hemaflow needs of the Prefect server of PREFECT_API_URL: work pool, slot, automations."""
-    for line in stack_commands.prepare_server(_require_server("prepare"), webhook):
-        out.print(line, markup=False)
-
-
-@app.command()
-def worker(
-    pool: Annotated[str, typer.Option(help="The process work pool; made where it is absent.")] = "hemaflow",
-    name: Annotated[str, typer.Option(help="What the worker is called.")] = "",
-    limit: Annotated[int, typer.Option(help="How many runs at once; 0 for any number.", min=0)] = 0,
-    template: Annotated[
-        Path | None,
-        typer.Option(
-            help="A base job template that the pool is made with.", envvar="HEMAFLOW_PROCESS_TEMPLATE"
-        ),
-    ] = None,
-) -> None:
-    """Take up the runs of a Prefect work pool. Ended by SIGTERM, it has them keep their checkpoints."""
-    _require_server("take runs from")
-    from flows.worker import serve
-
-    serve(pool, name=name, limit=limit, template=template)
-
-
+app.command()(server_commands.prepare)
+app.command()(server_commands.worker)
 app.command(name="runs")(store_commands.list_runs)
 app.command()(store_commands.show)
 app.command()(store_commands.diff)
@@ -315,34 +329,31 @@ def _request(
     )
 
 
-def _require_server(purpose: str) -> str:
-    """Return the address of the Prefect server that was set up. Raises ConfigError where none was."""
-    url = os.environ.get("PREFECT_API_URL", "")
-    if not url:
-        raise ConfigError(
-            f"There is no Prefect server to {purpose}.",
-            expected="its address in PREFECT_API_URL, such as http://127.0.0.1:4200/api",
-            remedy='Set it, or start one of your own: hemaflow stack up; eval "$(hemaflow stack env)"',
-        )
-    return url
-
-
 def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
-    """Run the flow in this process. What Prefect would print is said by the observer and by our errors."""
+    """Run the flow in this process."""
+    with _prefect(observer):
+        from flows.training import blood_cell_training
+
+        record: RunRecord = blood_cell_training(**request.model_dump())
+    return record
+
+
+@contextmanager
+def _prefect(observer: ConsoleObserver) -> Iterator[None]:
+    """Have a Prefect server and an observer. What Prefect would print is said by that and by our errors."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     from flows.temporary_server import prefect_server
-    from flows.training import blood_cell_training, observing
+    from flows.training import observing
 
     token = observing.set(observer)
     try:
         with prefect_server():
-            record: RunRecord = blood_cell_training(**request.model_dump())
+            yield
     finally:
         observing.reset(token)
-    return record
 
 
 def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.server_commands import prepare_server
 from flows.terminal import out
 from infra.stack import Stack
 
@@ -33,16 +34,6 @@ def up(
     prepare_server(stack.environment()["PREFECT_API_URL"])
     status(folder)
     out.print(f'\nTo use them: eval "$(hemaflow stack env{_option(folder)})"')
-
-
-def prepare_server(url: str, webhook_url: str = "") -> list[str]:
-    """Make what hemaflow needs of the Prefect server at that address; return what there is now."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.preparation import prepare
-
-    with temporary_settings({PREFECT_API_URL: url}):
-        return prepare(webhook_url)
 
 
 @app.command()
