@@ -59,15 +59,16 @@ class Server:
     def worker(self, **environment: str) -> tuple[subprocess.Popen[str], Callable[[], list[int]]]:
         """Start a worker; give also what finds the living processes that come from it."""
         own, living = marked({**self.environment, **environment})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "worker"],
-            cwd=self.folder,
-            env=own,
-            stdout=(self.folder / "worker.log").open("w"),
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / "worker.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "worker"],
+                cwd=self.folder,
+                env=own,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         return process, living
 
     def start(self, deployment: str, **parameters: Any) -> str:
