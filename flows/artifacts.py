@@ -74,8 +74,11 @@ class ArtifactObserver:
             self._update(stage, 100.0, f"{stage}: done in {seconds:.1f} s")
         manifest, store = self._run.manifests[stage], self._run.store
         if stage == "ingest":
-            found = json.loads(manifest.read(store, "findings.json"))
-            publish("data-quality", lambda: pages.findings(manifest, found), "Images and findings")
+            publish(
+                "data-quality",
+                lambda: pages.findings(manifest, json.loads(manifest.read(store, "findings.json"))),
+                "Images and findings",
+            )
         if stage == "evaluate":
             document = self._run.record.metrics
             publish(

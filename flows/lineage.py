@@ -61,6 +61,23 @@ class Lineage:
                 if stage.key == key:
                     yield record, stage.state
 
+    def origins(self, record: RunRecord) -> dict[str, str]:
+        """Return, for each stage of a run, the run that made its result last; absent where none is known."""
+        made = {
+            stage.stage: [user.run for user, state in self.uses(stage.key) if state == "ran"]
+            for stage in record.stages
+        }
+        return {stage: makers[-1] for stage, makers in made.items() if makers}
+
+    def users(self, record: RunRecord) -> list[str]:
+        """Return the runs that reused what a run made."""
+        made = {stage.key for stage in record.stages if stage.state == "ran"}
+        return [
+            other.run
+            for other in self.records
+            if any(stage.key in made and stage.state == "reused" for stage in other.stages)
+        ]
+
     def with_content(self, sha256: str) -> Iterator[tuple[Manifest, StoredObject]]:
         """Yield the objects with that content, each with the result that it is part of."""
         for manifest in self.manifests.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,11 +68,14 @@ def show(
             remedy="Give more of the key.",
         )
     else:
-        document = find_run(opened(store), what).model_dump(mode="json")
+        record = find_run(opened(store), what)
+        origins, users = lineage.origins(record), lineage.users(record)
+        document = record.model_dump(mode="json") | {"made_by": origins, "used_by": users}
+        if not as_json:
+            _print_run(record, origins, users)
+            return
     if as_json:
         print(json.dumps(document, indent=1))
-    elif "run" in document:
-        _print_run_document(document)
     else:
         _print_documents(document.get("parts", [document]))
 
@@ -255,8 +259,7 @@ def _print_documents(documents: list[dict[str, Any]]) -> None:
         out.print(objects)
 
 
-def _print_run_document(document: dict[str, Any]) -> None:
-    record = RunRecord.model_validate(document)
+def _print_run(record: RunRecord, origins: Mapping[str, str], users: Sequence[str]) -> None:
     out.print(
         f"[bold]run[/] {record.run} {record.status} in {duration(record.seconds)}, begun {record.started}"
     )
@@ -274,10 +277,16 @@ def _print_run_document(document: dict[str, Any]) -> None:
         facts.add_row("verdict", escaped(str(record.verdict["reason"])))
     if record.error:
         facts.add_row("error", escaped(record.error))
+    for user in users:
+        facts.add_row("used by", f"run {user}")
     out.print(facts)
-    stages = table("stage", "key", "", "seconds", "because")
+    stages = table("stage", "key", "", "made by run", "seconds", "because")
     for stage in record.stages:
-        stages.add_row(stage.stage, stage.key[:8], stage.state, f"{stage.seconds:.1f}", escaped(stage.reason))
+        maker = origins.get(stage.stage, "")
+        stages.add_row(
+            *(stage.stage, stage.key[:8], stage.state, "this one" if maker == record.run else maker),
+            *(f"{stage.seconds:.1f}", escaped(stage.reason)),
+        )
     out.print(stages)
     for split, values in record.metrics.items():
         if isinstance(values, dict) and "accuracy" in values:

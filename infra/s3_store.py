@@ -1,4 +1,4 @@
-"""A store in S3, or in any server that speaks its protocol: the only module that knows boto3.
+"""A store in S3, or in any server that speaks its protocol.
 
 Endpoint, region and credentials are found by boto3's usual means and stay there: no error, log or record
 names them. Size and SHA-256 of every object go with it as metadata and are compared on every read: not every
@@ -12,7 +12,6 @@ import errno
 import hashlib
 import io
 import json
-import logging
 import random
 import re
 import secrets
@@ -22,22 +21,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
 from botocore import exceptions as botocore_exceptions
-from botocore.client import Config
 from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
 from infra.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
+from infra.s3_client import ATTEMPTS, again_when_lost, reading_body, s3_client
 from infra.s3_upload import Uploader
 from infra.settings import Settings
 from infra.staging import READS, Altered, Staging
 from infra.store import Entry, Stat, Store, check_name
 
-ATTEMPTS = 7
-"""How often a request is made before it has failed; the time in between doubles, up to 20 s."""
-CONNECTIONS = 16
-"""Requests at once, of all threads of a process."""
 READ_BYTES = 1 << 20
 CONFLICT_SECONDS = 30.0
 """How long a write goes on that the server answers with a conflict: another writer's is under way."""
@@ -80,7 +74,7 @@ class S3Store(Store):
         self._bucket, self._prefix = bucket, check_name(prefix.strip("/")) + "/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
         self._staging = Staging(settings.staging_dir, settings.staging_bytes)
-        self._client = _client(settings.s3_timeout_seconds)
+        self._client = s3_client(settings.s3_timeout_seconds)
         self._uploader = Uploader(self._client, bucket)
         self._bucket_seen = False
         self._conditions_proven = False
@@ -232,10 +226,10 @@ class S3Store(Store):
             answer = self._open(name)
             if answer is None:
                 return None
-            with _body():
+            with reading_body():
                 return answer["Body"].read(), answer["ETag"], answer["Metadata"].get("sha256", "")
 
-        return _again_when_lost(read)
+        return again_when_lost(read)
 
     def _fetch(self, name: str, file: Any, start: int) -> None:
         """Write an object's bytes from `start` on to a file; go on where a connection breaks."""
@@ -248,13 +242,13 @@ class S3Store(Store):
                 raise self.missing(name)
             chunks = answer["Body"].iter_chunks(READ_BYTES)
             while True:
-                with _body():
+                with reading_body():
                     chunk = next(chunks, b"")
                 if not chunk:
                     return
                 written += file.write(chunk)
 
-        _again_when_lost(read, lambda: written)
+        again_when_lost(read, lambda: written)
 
     def _open(self, name: str, **how: str) -> dict[str, Any] | None:
         """Return the answer to GET, its body still to be read; None where the object is absent."""
@@ -404,70 +398,6 @@ class S3Store(Store):
                 code, "Check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their policy."
             ),
         )
-
-
-def _client(timeout_seconds: float) -> Any:
-    # They would name hosts.
-    for logger in ("botocore", "boto3", "urllib3"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
-    client = boto3.session.Session().client(
-        "s3",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=min(10.0, timeout_seconds),
-            read_timeout=timeout_seconds,
-            max_pool_connections=CONNECTIONS,
-            tcp_keepalive=True,
-            # Every read is held against our own SHA-256, and made again where it differs.
-            response_checksum_validation="when_required",
-        ),
-    )
-
-    def send(request: Any, **_: object) -> Any:
-        """Read small answers (errors, listings) to their end where botocore sees that one broke off.
-
-        It would read them later, and then not ask again.
-        """
-        answer = client._endpoint.http_session.send(request)
-        if answer.status_code >= 300 or not request.stream_output:
-            try:
-                _ = answer.content
-            except HTTPError as error:
-                raise botocore_exceptions.HTTPClientError(error=error) from error
-        return answer
-
-    client.meta.events.register("before-send.s3", send)
-    return client
-
-
-class _Lost(Exception):
-    """A connection broke while a body was read; what boto3 itself does not try again."""
-
-
-@contextmanager
-def _body() -> Iterator[None]:
-    try:
-        yield
-    except (
-        botocore_exceptions.HTTPClientError,
-        botocore_exceptions.IncompleteReadError,
-        HTTPError,
-        OSError,
-    ) as error:
-        raise _Lost from error
-
-
-def _again_when_lost(read: Callable[[], Result], progress: Callable[[], int] = lambda: 0) -> Result:
-    """Call `read` until no connection breaks under it; give up where nothing more arrives."""
-    attempt, last = 0, progress()
-    while True:
-        try:
-            return read()
-        except _Lost as error:
-            attempt, last = (1, progress()) if progress() > last else (attempt + 1, last)
-            if attempt >= ATTEMPTS:
-                raise botocore_exceptions.ConnectionClosedError(endpoint_url="") from error
-            time.sleep(random.uniform(0, min(20.0, 0.2 * 2**attempt)))  # noqa: S311
 
 
 def _suffix(name: str) -> str:

@@ -64,6 +64,13 @@ def test_show_takes_a_run_a_key_or_a_file(hemaflow: Call, store: LocalStore, tmp
     code, out, _ = hemaflow("show")
     assert code == 0
     assert out.splitlines()[0].startswith(f"run {second.run} completed")
+    assert [line.split()[3] for line in out.splitlines() if " reused " in line] == [first.run] * 5
+    _, out, _ = hemaflow("show", first.run)
+    assert ["used", "by", "run", second.run] in [line.split() for line in out.splitlines()]
+    assert len([line for line in out.splitlines() if " ran " in line and " this one " in line]) == 5
+    shown = json.loads(hemaflow("show", second.run, "--json")[1])
+    assert set(shown["made_by"].values()) == {first.run}
+    assert shown["used_by"] == []
     _, out, _ = hemaflow("show", key(first, "train")[:10])
     assert out.splitlines()[0] == f"train {key(first, 'train')}"
     said = [" ".join(line.split()) for line in out.splitlines()]

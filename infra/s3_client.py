@@ -1,0 +1,93 @@
+"""The client of S3, and how often it asks again.
+
+boto3 itself makes a request again that failed, with growing pauses. Here is what it does not: answers that
+break off while they are read. Endpoint, region and credentials are found by its usual means, and no log of
+its names them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import boto3
+from botocore import exceptions as botocore_exceptions
+from botocore.client import Config
+from urllib3.exceptions import HTTPError
+
+ATTEMPTS = 7
+"""How often a request is made before it has failed; the time in between doubles, up to 20 s."""
+CONNECTIONS = 16
+"""Requests at once, of all threads of a process."""
+
+Result = TypeVar("Result")
+
+
+def s3_client(timeout_seconds: float) -> Any:
+    """Return a client of S3 whose requests may go that long without a byte."""
+    # They would name hosts.
+    for logger in ("botocore", "boto3", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    client = boto3.session.Session().client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=min(10.0, timeout_seconds),
+            read_timeout=timeout_seconds,
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+            # Every read is held against our own SHA-256, and made again where it differs.
+            response_checksum_validation="when_required",
+        ),
+    )
+
+    def send(request: Any, **_: object) -> Any:
+        """Read small answers (errors, listings) to their end where botocore sees that one broke off.
+
+        It would read them later, and then not ask again.
+        """
+        answer = client._endpoint.http_session.send(request)
+        if answer.status_code >= 300 or not request.stream_output:
+            try:
+                _ = answer.content
+            except HTTPError as error:
+                raise botocore_exceptions.HTTPClientError(error=error) from error
+        return answer
+
+    client.meta.events.register("before-send.s3", send)
+    return client
+
+
+class Lost(Exception):
+    """A connection broke while a body was read; what boto3 itself does not try again."""
+
+
+@contextmanager
+def reading_body() -> Iterator[None]:
+    """Raise Lost where the connection breaks under what is read inside."""
+    try:
+        yield
+    except (
+        botocore_exceptions.HTTPClientError,
+        botocore_exceptions.IncompleteReadError,
+        HTTPError,
+        OSError,
+    ) as error:
+        raise Lost from error
+
+
+def again_when_lost(read: Callable[[], Result], progress: Callable[[], int] = lambda: 0) -> Result:
+    """Call `read` until no connection breaks under it; give up where nothing more arrives."""
+    attempt, last = 0, progress()
+    while True:
+        try:
+            return read()
+        except Lost as error:
+            attempt, last = (1, progress()) if progress() > last else (attempt + 1, last)
+            if attempt >= ATTEMPTS:
+                raise botocore_exceptions.ConnectionClosedError(endpoint_url="") from error
+            time.sleep(random.uniform(0, min(20.0, 0.2 * 2**attempt)))  # noqa: S311
