@@ -102,12 +102,12 @@ def confusion(judged: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            *(f"**{n}**" if k == column else str(n or "") for column, n in enumerate(judged["confusion"][k])),
             f"{judged['per_class'][k]['recall']:.4f}",
+            *(f"**{n}**" if k == column else str(n or "") for column, n in enumerate(judged["confusion"][k])),
         ]
         for k, name in enumerate(names)
     ]
-    return table(["is \\ called", *names, "recall"], rows)
+    return table(["is \\ called", "recall", *names], rows)
 
 
 def lineage(record: RunRecord, manifests: Mapping[StageName, Manifest]) -> str:
@@ -229,7 +229,9 @@ def title(stage: str, config: Mapping[str, Any]) -> str:
     """Return what a stage's task is called: `train efficientnetv2-s`."""
     detail = {"augment": "copies", "train": "backbone", "evaluate": "tta"}.get(stage)
     value = config.get(detail, "") if detail else ""
-    return f"{stage} {value} copies" if detail == "copies" else " ".join(filter(None, (stage, str(value))))
+    if detail == "copies":
+        return f"{stage} {value} {'copy' if value == 1 else 'copies'}"
+    return f"{stage} {value}".rstrip()
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
