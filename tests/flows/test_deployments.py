@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +146,44 @@ def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_
             assert (pictures / f"{name}.png").stat().st_size > 20_000
 
 
+def test_what_fails_is_told_to_a_webhook_and_not_tried_again(server: Server) -> None:
+    told: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever)
+    thread.start()
+    worker, living = server.worker()
+    try:
+        address = f"http://127.0.0.1:{listener.server_port}/"
+        for _ in range(2):  # once more changes nothing
+            server.run("-m", "flows.cli", "prepare", "--webhook", address)
+        automations = server.api.post("automations/filter", json={}).raise_for_status().json()
+        assert len(automations) == len({one["name"] for one in automations}) == 2
+        run = server.start("blood-cell-training/adhoc", data="/no/such/folder", store="s3://hemaflow/none")
+        assert server.until(run, "Failed", "Completed", "Crashed") == "Failed"
+        server.wait(lambda: told, 60)
+    finally:
+        ended(worker, living)
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+    [notice] = told
+    assert notice["flow"] == "blood-cell-training"
+    assert notice["state"] == "Failed"
+    assert "There is no such data source" in notice["message"]
+    assert run in notice["url"]
+    assert server.api.get(f"flow_runs/{run}").json()["run_count"] == 1
+
+
 def flow_process(living: Callable[[], list[int]]) -> psutil.Process:
     """Return the process of the flow itself: the parent of the one that has TensorFlow."""
     found = [psutil.Process(pid) for pid in living()]
@@ -170,6 +210,9 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
 ) -> None:
     store = served_store
     parameters = {"data": cells, "until_stage": "train", "store": store.url}
+    slot = "v2/concurrency_limits/hemaflow-accelerator"
+    if end == "cancelled":  # a server that was restarted forgot who held the slot
+        server.api.patch(slot, json={"active_slots": 1}).raise_for_status()
     worker, living = server.worker(HEMAFLOW_ACCELERATOR_SLOT="hemaflow-accelerator")
     try:
         run = server.start("blood-cell-training/adhoc", changes=LONG, **parameters)
@@ -190,6 +233,7 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
         assert server.until(run, "Cancelled", "Crashed", "Failed", "Completed") == expected
     finally:
         ended(worker, living)
+    server.wait(lambda: server.api.get(slot).json()["active_slots"] == 0)
     kept = optimizer_steps(store)
     record = json.loads(store.get(next(iter(store.list("runs/")))))
     assert record["status"] == "interrupted"
