@@ -122,14 +122,18 @@ def again(_: object, __: object, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), StoreUnavailable)
 
 
-@task(
-    task_run_name="{title}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_SECONDS),
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=again,
-)
+OPTIONS: dict[str, Any] = {
+    "task_run_name": "{title}",
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "retries": len(RETRY_SECONDS),
+    "retry_delay_seconds": RETRY_SECONDS,
+    "retry_condition_fn": again,
+}
+"""Of every task: the engine decides what is reused, the store's absence alone is worth a retry."""
+
+
+@task(**OPTIONS)
 def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[Any]:
     """Make one stage complete: reuse its result, or do its work in a process of its own."""
     stage = decision.stage
@@ -149,14 +153,7 @@ def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredO
     return Completed(message=decision.reason)
 
 
-@task(
-    task_run_name="{title}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_SECONDS),
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=again,
-)
+@task(**OPTIONS)
 def shard_task(title: str, job: Job, pool: WorkerPool | None, timeout_seconds: float) -> StoredObject:
     """Write one shard, or find it complete: in a worker of the pool, or in this process where there is none.
 

@@ -20,16 +20,8 @@ from infra.errors import ConfigError
 
 END_SECONDS = 60.0
 """How long the runs may take to keep a checkpoint and end."""
-
-
-class Worker(ProcessWorker):
-    """Prefect's process worker, which can be told to take up nothing more."""
-
-    ending = False
-
-    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """See BaseWorker."""
-        return [] if self.ending else await super().get_and_submit_flow_runs()
+REPORT_SECONDS = 1.0
+"""How long Prefect's worker is given to report that they did."""
 
 
 def serve(pool: str, *, name: str = "", limit: int = 0, template: Path | None = None) -> None:
@@ -44,7 +36,7 @@ def serve(pool: str, *, name: str = "", limit: int = 0, template: Path | None = 
     Raises:
         ConfigError: The template cannot be read.
     """
-    worker = Worker(
+    worker = ProcessWorker(
         work_pool_name=pool,
         name=name or None,
         limit=limit or None,
@@ -53,18 +45,25 @@ def serve(pool: str, *, name: str = "", limit: int = 0, template: Path | None = 
     anyio.run(_serve, worker)
 
 
-async def _serve(worker: Worker) -> None:
+async def _serve(worker: ProcessWorker) -> None:
+    ending, take_up = False, worker.get_and_submit_flow_runs
+
+    async def take_up_unless_ending() -> list[FlowRun]:
+        return [] if ending else await take_up()
+
+    # Of this one alone: a subclass would take the place of Prefect's own.
+    worker.get_and_submit_flow_runs = take_up_unless_ending  # type: ignore[method-assign]
     async with anyio.create_task_group() as group:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             group.start_soon(worker.start)
             async for _ in signals:
-                worker.ending = True
+                ending = True
                 runs = psutil.Process().children()
                 for run in runs:
                     run.terminate()
                 # The worker goes on meanwhile: it is what reports how they ended.
                 await anyio.to_thread.run_sync(psutil.wait_procs, runs, END_SECONDS)
-                await anyio.sleep(1.0)
+                await anyio.sleep(REPORT_SECONDS)
                 group.cancel_scope.cancel()
 
 
