@@ -84,6 +84,9 @@ class Draft:
                     remedy="Run the same command again.",
                 )
             manifest = winner[0]
+        else:
+            # As everybody else will read it: in the order of its keys, too.
+            manifest = Manifest.model_validate_json(data)
         self._drop_all_but(manifest)
         return manifest
 

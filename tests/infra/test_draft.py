@@ -32,6 +32,15 @@ def test_nothing_is_complete_before_the_commit(store: LocalStore) -> None:
     assert manifest.read(store, "one") == b"1"
 
 
+def test_a_result_is_the_same_to_who_made_it_and_to_who_reads_it(store: LocalStore) -> None:
+    """Down to the order of its keys: what is made of it must not depend on who made it."""
+    draft = Draft(store, inputs(b=1, a={"d": 1, "c": 2}))
+    manifest = draft.commit(z=1, a=(1, 2))
+    found = load_manifest(store, "augment", draft.key)
+    assert found is not None
+    assert repr(manifest) == repr(found[0])
+
+
 def test_the_digest_is_of_the_content_and_not_of_the_key(store: LocalStore) -> None:
     first, second = (Draft(store, inputs(seed=seed)) for seed in (1, 2))
     for draft in (first, second):
