@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +270,9 @@ def free_ports(num: int) -> list[int]:
     """Return that many ports of loopback on which nobody listens, nor on those GRPC_OFFSET above."""
     found: list[int] = []
     while len(found) < num:
-        port = 20_000 + secrets.randbelow(25_000)
+        # With those above, out of the range from which systems give ports to clients: a client that asks such a
+        # port whether somebody listens there can come to talk to itself.
+        port = 12_000 + secrets.randbelow(9_000)
         if port not in found and _is_free(port) and _is_free(port + GRPC_OFFSET):
             found.append(port)
     return found
@@ -312,7 +314,7 @@ def _fetch(url: str) -> bytes:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as answer:
             content: bytes = answer.read()
             return content
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException):  # URLError is an OSError
         return b""
 
 
@@ -320,7 +322,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException):
         return False
 
 
