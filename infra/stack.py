@@ -270,8 +270,8 @@ def free_ports(num: int) -> list[int]:
     """Return that many ports of loopback on which nobody listens, nor on those GRPC_OFFSET above."""
     found: list[int] = []
     while len(found) < num:
-        # With those above, out of the range from which systems give ports to clients: one that asks such a port
-        # whether somebody listens there can come to talk to itself.
+        # With those above, out of the range from which systems give ports to clients: one that asks such a
+        # port whether somebody listens there can come to talk to itself.
         port = 12_000 + secrets.randbelow(9_000)
         if port not in found and _is_free(port) and _is_free(port + GRPC_OFFSET):
             found.append(port)
