@@ -61,8 +61,10 @@ async def _serve(worker: ProcessWorker) -> None:
                 runs = psutil.Process().children()
                 for run in runs:
                     run.terminate()
-                # The worker goes on meanwhile: it is what reports how they ended.
-                await anyio.to_thread.run_sync(psutil.wait_procs, runs, END_SECONDS)
+                # The worker goes on meanwhile: it is what takes up how they ended, and reports it.
+                with anyio.move_on_after(END_SECONDS):
+                    while any(run.is_running() for run in runs):
+                        await anyio.sleep(0.1)
                 await anyio.sleep(REPORT_SECONDS)
                 group.cancel_scope.cancel()
 

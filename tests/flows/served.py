@@ -19,6 +19,18 @@ from tasks.classes import PBC_CLASSES
 from tasks.sample import draw_cell
 
 
+class Patient(httpx.Client):
+    """Asks again where the server's database is locked, as it may be on a busy machine: nothing was done then."""
+
+    def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+        for _ in range(20):
+            answer = super().request(*arguments, **options)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1.0)
+        return answer
+
+
 class Server:
     """Both servers, and what a person does with them."""
 
@@ -41,7 +53,7 @@ class Server:
         except BaseException:
             self.stack.down()
             raise
-        self.api = httpx.Client(base_url=f"{self.environment['PREFECT_API_URL']}/", timeout=30)
+        self.api = Patient(base_url=f"{self.environment['PREFECT_API_URL']}/", timeout=30)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
