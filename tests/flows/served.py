@@ -20,7 +20,7 @@ from tasks.sample import draw_cell
 
 
 class Patient(httpx.Client):
-    """Asks again where the server's database is locked, as it may be on a busy machine: nothing was done then."""
+    """Asks again where the server's database is locked, as on a busy machine: nothing was done then."""
 
     def request(self, *arguments: Any, **options: Any) -> httpx.Response:
         for _ in range(20):
