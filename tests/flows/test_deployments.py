@@ -26,7 +26,7 @@ LONG = [*SMALL, "train.fine_tuning.epochs=400"]
 CANCEL_SECONDS = 15.0
 MEMORY_BYTES = 300_000_000
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.timeout(900)]
 
 
 def test_all_deployments_are_registered(server: Server) -> None:

@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from commands import needs_proc
-from flows.champion import current
 from served import Server, draw_cells, ended
 
+from flows.champion import current
 from infra.store import Store
 
 SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50", "train.fine_tuning.epochs=12"]
@@ -28,6 +29,7 @@ def seconds(run: dict[str, Any]) -> float:
     return (end - due).total_seconds()
 
 
+@pytest.mark.timeout(1800)  # three trainings, and minutes that a schedule lets pass
 def test_a_schedule_retrains_on_what_is_new_and_promotes_only_what_is_no_worse(
     server: Server, served_store: Store, tmp_path: Path
 ) -> None:
