@@ -9,6 +9,7 @@ shared lock for as long as it lives: what is in use is never removed.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
@@ -16,12 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from infra.store import file_sha256
 
-Fetch = Callable[[BinaryIO, int], None]
-"""Called with a file open at its end, and how many bytes of the object it holds: adds the rest."""
+
+class Writer(Protocol):
+    """What bytes are written to."""
+
+    def write(self, data: bytes) -> int:
+        """Write all of them; return how many there were."""
+
+
+Fetch = Callable[[Writer, int], None]
+"""Called with what takes the bytes, and how many of the object are there: writes the rest."""
 READS = 4
 """How often bytes are read that are not those that were recorded: they may have been damaged on their way."""
 PARTIAL_SECONDS = 7 * 86400.0
@@ -91,9 +100,9 @@ class Staging:
     def _fetch(self, sha256: str, path: Path, fetch: Fetch) -> None:
         partial = self._partial(path)
         for _ in range(READS):  # the first may have gone on with bytes of a damaged beginning
-            with partial.open("ab") as file:
-                fetch(file, file.tell())
-            if file_sha256(partial) == sha256:
+            with _Hashed(partial) as hashed:
+                fetch(hashed, hashed.size_bytes)
+            if hashed.sha256() == sha256:
                 os.replace(partial, path)
                 return
             partial.unlink()
@@ -153,3 +162,28 @@ class Staging:
 
     def _partial(self, copy: Path) -> Path:
         return self.folder / "partial" / copy.name
+
+
+class _Hashed:
+    """A file that is written on at its end, and its SHA-256: taken as bytes pass, not read again for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self.size_bytes = self._file.tell()
+        self._digest = hashlib.sha256()
+        if self.size_bytes:
+            with path.open("rb") as begun:
+                self._digest = hashlib.file_digest(begun, "sha256")
+
+    def __enter__(self) -> _Hashed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()

@@ -6,11 +6,10 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
-from infra.staging import PARTIAL_SECONDS, Altered, Fetch, Staging
+from infra.staging import PARTIAL_SECONDS, Altered, Fetch, Staging, Writer
 
 
 def sha256(data: bytes) -> str:
@@ -18,7 +17,7 @@ def sha256(data: bytes) -> str:
 
 
 def fetch(data: bytes, fetched: list[int] | None = None) -> Fetch:
-    def give(file: BinaryIO, start: int) -> None:
+    def give(file: Writer, start: int) -> None:
         if fetched is not None:
             fetched.append(start)
         file.write(data[start:])
@@ -46,7 +45,7 @@ def test_a_copy_is_fetched_once(staging: Staging) -> None:
 def test_a_fetch_that_was_cut_goes_on(staging: Staging) -> None:
     data, fetched = b"content", list[int]()
 
-    def cut(file: BinaryIO, start: int) -> None:
+    def cut(file: Writer, start: int) -> None:
         file.write(data[:3])
         raise ConnectionError
 
@@ -59,7 +58,7 @@ def test_a_fetch_that_was_cut_goes_on(staging: Staging) -> None:
 def test_a_damaged_beginning_is_fetched_again_and_damaged_content_refused(staging: Staging) -> None:
     data, fetched = b"content", list[int]()
 
-    def damaged(file: BinaryIO, start: int) -> None:
+    def damaged(file: Writer, start: int) -> None:
         file.write(b"CON")
         raise ConnectionError
 
@@ -123,7 +122,7 @@ def test_what_another_process_uses_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_parts_that_nobody_goes_on_with_are_removed(staging: Staging) -> None:
-    def cut(file: BinaryIO, start: int) -> None:
+    def cut(file: Writer, start: int) -> None:
         file.write(b"part")
         raise ConnectionError
 
