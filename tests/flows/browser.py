@@ -45,6 +45,16 @@ class Browser:
     def open(self, url: str, expected: str) -> str:
         """Open a page, wait until it shows the expected words and has settled, and return all it shows."""
         self._driver.get(url)
+        return self._settled(expected)
+
+    def tab(self, name: str, expected: str) -> str:
+        """Go to a tab of the page that is open, and wait as for a page."""
+        self._driver.find_element(
+            By.XPATH, f"//*[@role='tab' or self::button][contains(., '{name}')]"
+        ).click()
+        return self._settled(expected)
+
+    def _settled(self, expected: str) -> str:
         deadline, before = time.monotonic() + PAGE_SECONDS, ""
         while True:
             text = self._driver.find_element(By.TAG_NAME, "body").text

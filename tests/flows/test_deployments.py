@@ -124,8 +124,8 @@ def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_
     }
     with Browser() as browser:
         for name, path, expected in (
-            ("run", f"runs/flow-run/{ran.first}", ["demo on cells", "training on CPU"]),
-            ("cached", f"runs/flow-run/{ran.again}?tab=Task Runs", ["Cached", "train cnn"]),
+            ("run", f"runs/flow-run/{ran.first}", ["demo on cells", "Completed", "6 Task runs"]),
+            ("cached", f"runs/flow-run/{ran.again}", ["demo on cells", "5 Task runs"]),
             ("plan", f"artifacts/artifact/{pages['plan']}", ["Plan", "because", "never built in this store"]),
             (
                 "metrics",
@@ -140,6 +140,9 @@ def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_
             ),
         ):
             text = browser.open(f"{address}/{path}", expected[0])
+            if name == "cached":
+                text = browser.tab("Task Runs", "train cnn")
+                assert text.count("Cached") == 5
             for words in expected[1:]:
                 assert words in text or words in browser.source, (name, words)
             browser.save(pictures / f"{name}.png")
@@ -176,7 +179,8 @@ def test_what_fails_is_told_to_a_webhook_and_not_tried_again(server: Server) -> 
         listener.shutdown()
         listener.server_close()
         thread.join()
-    [notice] = told
+    notice = told[0]  # at least once, says Prefect
+    assert all(other == notice for other in told)
     assert notice["flow"] == "blood-cell-training"
     assert notice["state"] == "Failed"
     assert "There is no such data source" in notice["message"]
