@@ -142,6 +142,8 @@ class Stack:
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 # The pages would look for the server at its default port.
                 "PREFECT_UI_API_URL": f"http://{LOOPBACK}:{port}/api",
+                # Where notices lead to.
+                "PREFECT_UI_URL": f"http://{LOOPBACK}:{port}",
                 # In memory, a restart would forget who holds a slot, but not that it is taken.
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                     "prefect.server.concurrency.lease_storage.filesystem"
