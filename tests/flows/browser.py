@@ -49,9 +49,11 @@ class Browser:
 
     def tab(self, name: str, expected: str) -> str:
         """Go to a tab of the page that is open, and wait as for a page."""
-        self._driver.find_element(
-            By.XPATH, f"//*[@role='tab' or self::button][contains(., '{name}')]"
-        ).click()
+        self._driver.execute_script(
+            "[...document.querySelectorAll('*')].filter(e => (e.innerText || '').trim() === arguments[0])"
+            ".pop().click()",
+            name,
+        )
         return self._settled(expected)
 
     def _settled(self, expected: str) -> str:

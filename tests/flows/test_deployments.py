@@ -142,7 +142,7 @@ def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_
             text = browser.open(f"{address}/{path}", expected[0])
             if name == "cached":
                 text = browser.tab("Task Runs", "train cnn")
-                assert text.count("Cached") == 5
+                assert text.count("Cached") >= 5
             for words in expected[1:]:
                 assert words in text or words in browser.source, (name, words)
             browser.save(pictures / f"{name}.png")
