@@ -110,6 +110,19 @@ def test_artifacts_say_what_came_of_a_run(server: Server, ran: Ran) -> None:
     assert not [key for key in cached if key.startswith("progress-")]
 
 
+def test_a_comparison_shares_what_is_complete_and_ranks(server: Server, ran: Ran, cells: str) -> None:
+    parameters = {"recipe": "demo", "data": cells, "changes": SMALL, "store": "s3://hemaflow/ran"}
+    worker, living = server.worker()
+    try:
+        run = server.start("backbone-comparison/adhoc", backbones=["cnn"], **parameters)
+        assert server.until(run, "Completed", "Failed", "Crashed") == "Completed", server.logs(run)
+    finally:
+        ended(worker, living)
+    [row] = [line for line in server.artifacts(run)["leaderboard"].splitlines() if "| cnn |" in line]
+    assert "| reused |" in row
+    assert row.startswith("| 1 |")
+
+
 @needs_browser
 def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_path: Path) -> None:
     """With HEMAFLOW_SCREENSHOTS=docs, the pictures of the documentation are made anew."""
