@@ -341,7 +341,10 @@ def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
 @contextmanager
 def _prefect(observer: ConsoleObserver) -> Iterator[None]:
     """Have a Prefect server and an observer. What Prefect would print is said by that and by our errors."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    if os.environ.get("PREFECT_API_URL"):  # its pages show the log
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    else:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
