@@ -37,23 +37,28 @@ def supervised() -> Iterator[None]:
     under_worker = "PREFECT__FLOW_RUN_ID" in os.environ
     parent = os.getppid()
 
-    def watch() -> None:
-        waited = 0.0
-        while not ended.wait(LOOK_SECONDS):
-            waited += LOOK_SECONDS
-            if under_worker and os.getppid() != parent:
-                log.warning("the worker of this run is gone: ending")
-                break
-            if waited >= ASK_SECONDS:
-                waited = 0.0
-                if _is_cancelling(run_id):
-                    cancelled.set()
-                    if not ended.wait(GRACE_SECONDS if under_worker else 0.0):
-                        break
+    def end() -> None:
         if not ended.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True, name="supervision").start()
+    def watch_parent() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if os.getppid() != parent:
+                log.warning("the worker of this run is gone: ending")
+                end()
+                return
+
+    def watch_state() -> None:
+        while not ended.wait(ASK_SECONDS):
+            if _is_cancelling(run_id):
+                cancelled.set()
+                ended.wait(GRACE_SECONDS if under_worker else 0.0)
+                end()
+                return
+
+    # Threads of their own: a server that does not answer must not keep the other from looking.
+    for watch in (watch_state, *([watch_parent] if under_worker else [])):
+        threading.Thread(target=watch, daemon=True, name="supervision").start()
     try:
         yield
     finally:
