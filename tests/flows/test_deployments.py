@@ -245,7 +245,7 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
             worker.send_signal(signal.SIGTERM if end == "worker terminated" else signal.SIGKILL)
         server.wait(lambda: not any(is_training(psutil.Process(pid)) for pid in living()), CANCEL_SECONDS)
         assert time.monotonic() - began < CANCEL_SECONDS
-        server.wait(lambda: not flow.is_running())
+        server.wait(lambda: not flow.is_running() or flow.status() == psutil.STATUS_ZOMBIE)
         expected = "Cancelled" if end == "cancelled" else "Crashed"
         assert server.until(run, "Cancelled", "Crashed", "Failed", "Completed") == expected
     finally:
