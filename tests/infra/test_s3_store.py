@@ -104,11 +104,11 @@ def test_answers_that_break_off_are_asked_for_again(
     """Errors and listings too: what is absent is told as absent, however often an answer broke off."""
     proxy, through = between
     s3.put("a", b"1")
-    proxy.fault, proxy.share = fault, 0.25
+    proxy.fault, proxy.share = fault, 0.35
     for number in range(8):
         assert through.get_tagged(f"absent-{number}") is None
         assert list(through.list("")) == ["a"]
-    assert proxy.faults > 2
+    assert proxy.faults >= 3
 
 
 def test_a_fetch_goes_on_where_the_connection_broke(
