@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -56,9 +57,11 @@ def supervised() -> Iterator[None]:
                 end()
                 return
 
-    # Threads of their own: a server that does not answer must not keep the other from looking.
+    # Threads of their own: a server that does not answer must not keep the other from looking. In this
+    # context: the address of a run's own server stands in it, and without one Prefect starts another server.
     for watch in (watch_state, *([watch_parent] if under_worker else [])):
-        threading.Thread(target=watch, daemon=True, name="supervision").start()
+        thread = threading.Thread(target=copy_context().run, args=(watch,), daemon=True, name="supervision")
+        thread.start()
     try:
         yield
     finally:

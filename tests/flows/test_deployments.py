@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +22,8 @@ from infra.store import Store
 SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50"]
 LONG = [*SMALL, "train.fine_tuning.epochs=400"]
 """A training that goes on until it is ended."""
-CANCEL_SECONDS = 15.0
+END_SECONDS = 60.0
+"""How long a training may go on after it was ended; about 10 on two quiet cores."""
 MEMORY_BYTES = 300_000_000
 
 pytestmark = [needs_proc, pytest.mark.timeout(900)]
@@ -203,16 +203,15 @@ def test_what_fails_is_told_to_a_webhook_and_not_tried_again(server: Server) -> 
 
 def flow_process(living: Callable[[], list[int]]) -> psutil.Process:
     """Return the process of the flow itself: the parent of the one that has TensorFlow."""
-    found = [psutil.Process(pid) for pid in living()]
-    [loaded] = [process for process in found if is_training(process)]
-    parent = loaded.parent()
+    [loaded] = [pid for pid in living() if is_training(pid)]
+    parent = psutil.Process(loaded).parent()
     assert parent is not None
     return parent
 
 
-def is_training(process: psutil.Process) -> bool:
+def is_training(pid: int) -> bool:
     try:
-        return any("tensorflow" in mapped.path for mapped in process.memory_maps())
+        return any("tensorflow" in mapped.path for mapped in psutil.Process(pid).memory_maps())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
@@ -236,15 +235,13 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
         server.wait(trained(store))
         flow = flow_process(living)
         assert flow.memory_info().rss < MEMORY_BYTES
-        assert not is_training(flow)
-        began = time.monotonic()
+        assert not is_training(flow.pid)
         if end == "cancelled":
             body = {"state": {"type": "CANCELLING"}}
             server.api.post(f"flow_runs/{run}/set_state", json=body).raise_for_status()
         else:
             worker.send_signal(signal.SIGTERM if end == "worker terminated" else signal.SIGKILL)
-        server.wait(lambda: not any(is_training(psutil.Process(pid)) for pid in living()), CANCEL_SECONDS)
-        assert time.monotonic() - began < CANCEL_SECONDS
+        server.wait(lambda: not any(is_training(pid) for pid in living()), END_SECONDS)
         server.wait(lambda: not flow.is_running() or flow.status() == psutil.STATUS_ZOMBIE)
         expected = "Cancelled" if end == "cancelled" else "Crashed"
         assert server.until(run, "Cancelled", "Crashed", "Failed", "Completed") == expected
