@@ -15,7 +15,7 @@ from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageNa
 from flows.why import causes, explain, in_short
 from infra.draft import Draft, Progress, silent
 from infra.errors import StoreError, UserError
-from infra.fingerprint import code_fingerprint, library_versions
+from infra.fingerprint import Fingerprint, code_fingerprint, library_versions
 from infra.manifest import KeyInputs, Manifest, StoredObject, load_manifest
 from infra.settings import Settings
 from infra.store import Store, in_parallel
@@ -149,6 +149,7 @@ class Engine:
             with open_source(data, settings) as source:
                 self.source_sha256 = source.content_digest()
         self._complete: dict[StageName, list[Manifest]] = {}
+        self._code: dict[StageName, tuple[Fingerprint, dict[str, str]]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
         """Return the config of one stage."""
@@ -218,14 +219,21 @@ class Engine:
         return Decision(name, "reuse", f"pinned to run {run}{although}", manifest.inputs, manifest)
 
     def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
-        stage = STAGES[name]
+        code, libraries = self._code_and_libraries(name)
         return KeyInputs(
             stage=name,
             config=self.stage_config(name).key_document(),
             parents=parents or {"source": self.source_sha256},
-            code=code_fingerprint(stage.module_name),
-            libraries=library_versions(stage.libraries),
+            code=code,
+            libraries=libraries,
         )
+
+    def _code_and_libraries(self, name: StageName) -> tuple[Fingerprint, dict[str, str]]:
+        """Return what a stage's code and libraries are as this engine first saw them: one plan asks often."""
+        if name not in self._code:
+            stage = STAGES[name]
+            self._code[name] = code_fingerprint(stage.module_name), library_versions(stage.libraries)
+        return self._code[name]
 
     def _why_after(self, name: StageName, running: list[StageName]) -> str:
         """Return why a stage runs whose parents run first; its own changes are named where there are any."""
