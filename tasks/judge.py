@@ -36,7 +36,7 @@ from infra.errors import DataError
 from infra.manifest import Manifest
 from tasks.classifier import Classifier, split_batches
 from tasks.index import read_index
-from tasks.metrics import CONFIDENCE
+from tasks.metrics import paired_interval
 from tasks.stage import Parents, StageConfig
 
 PARENTS = ("champion_ingest", "champion_train", "champion_evaluate", "ingest", "train", "evaluate")
@@ -113,7 +113,7 @@ def decide(
     total = len(labels)
     wins, losses = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
     difference = (wins - losses) / total
-    low, high = bootstrap_interval(
+    low, high = paired_interval(
         wins, losses, total, resamples=config.bootstrap_resamples, seed=config.bootstrap_seed
     )
     per_class = _per_class(labels, champion, challenger, classes, config)
@@ -147,28 +147,6 @@ def decide(
         "worst_class": worst and {name: worst[name] for name in ("class", "difference", "num_images")},
         "notes": _size_notes(total, per_class, config),
     }
-
-
-def bootstrap_interval(
-    wins: int, losses: int, total: int, *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the accuracy difference.
-
-    Drawing N pictures with both answers of each is drawing how many of them only the challenger named
-    rightly, only the champion, and both or neither: the counts are multinomial.
-
-    Args:
-        wins: Pictures that only the challenger named rightly.
-        losses: Pictures that only the champion did.
-        total: All pictures, N.
-        resamples: How often they are drawn.
-        seed: Of the draws.
-    """
-    shares = [wins / total, losses / total, (total - wins - losses) / total]
-    drawn = np.random.default_rng(seed).multinomial(total, shares, size=resamples)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / total, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def mcnemar_p(wins: int, losses: int) -> float:

@@ -111,6 +111,27 @@ def intervals(
     }
 
 
+def paired_interval(wins: int, losses: int, total: int, *, resamples: int, seed: int) -> tuple[float, float]:
+    """Return the 95 % interval of the accuracy difference of two sets of answers to the same images.
+
+    The percentile interval of a paired bootstrap: drawing N images with both answers of each is drawing how
+    many of them only the new answers name rightly, only the old ones, and both or neither: the counts are
+    multinomial.
+
+    Args:
+        wins: Images that only the new answers name rightly.
+        losses: Images that only the old ones do.
+        total: All images, N.
+        resamples: How often they are drawn.
+        seed: Of the draws.
+    """
+    shares = [wins / total, losses / total, (total - wins - losses) / total]
+    drawn = np.random.default_rng(seed).multinomial(total, shares, size=resamples)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / total, [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def reliability(labels: Labels, probabilities: Probabilities) -> dict[str, list[float]]:
     """Return, per bin of the top probability, mean confidence, accuracy and count; empty bins are 0."""
     confidence = probabilities.max(1)

@@ -13,7 +13,8 @@ from infra.draft import Draft
 from infra.errors import DataError
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
-from tasks.judge import PARENTS, JudgeConfig, bootstrap_interval, decide, mcnemar_p, run
+from tasks.judge import PARENTS, JudgeConfig, decide, mcnemar_p, run
+from tasks.metrics import paired_interval
 from tasks.stage import Parents
 
 BLUE_GREEN_RED, CLASSES = (2, 1, 0), ["blue", "green", "red"]
@@ -178,7 +179,7 @@ def test_the_interval_is_that_of_drawing_pictures_with_both_answers() -> None:
     rng = np.random.default_rng(1)
     gained = challenger.astype(int) - champion.astype(int)
     drawn = gained[rng.integers(0, 1000, (4000, 1000))].mean(1)
-    interval = bootstrap_interval(30, 10, 1000, resamples=10_000, seed=0)
+    interval = paired_interval(30, 10, 1000, resamples=10_000, seed=0)
     np.testing.assert_allclose(interval, np.quantile(drawn, [0.025, 0.975]), atol=0.0015)
     # 0.02 ± 1.96 · √((0.04 − 0.02²) / 1000)
     np.testing.assert_allclose(interval, [0.0077, 0.0323], atol=0.0015)
