@@ -19,7 +19,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
-from tasks.judge import JudgeConfig
 
 from flows import pages
 from flows.artifacts import publish
@@ -33,6 +32,7 @@ from flows.training import SETTINGS, blood_cell_training
 from infra.errors import PromotionLost
 from infra.store import Store
 from infra.stores import open_store
+from tasks.judge import JudgeConfig
 from tasks.sources import open_source
 
 REFERENCE = "ingest.reference="
