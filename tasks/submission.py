@@ -54,6 +54,8 @@ class Outcome(NamedTuple):
     """The interpreter and the libraries that it ran under."""
     classes: tuple[str, ...]
     """The names of labels 0, 1, … where `Model.classes` tells them."""
+    images_per_second: float
+    """How fast it names images once it is ready; 0 where there was but one chunk."""
 
 
 def model_code(classes: Sequence[str], chosen_views: Sequence[str], batch_size: int) -> str:
@@ -159,7 +161,12 @@ def run_submission(
                 where=zip_path.name,
             )
         told = json.loads(about.read_text(encoding="utf-8"))
-        return Outcome(np.load(labels, allow_pickle=False), told["versions"], tuple(told["classes"]))
+        return Outcome(
+            np.load(labels, allow_pickle=False),
+            told["versions"],
+            tuple(told["classes"]),
+            told["timed_images"] / told["timed_seconds"] if told["timed_images"] else 0.0,
+        )
 
 
 def write_images(path: Path, size_pixels: int, batches: Iterable[NDArray[np.uint8]]) -> int:

@@ -77,7 +77,8 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         _write_images(parents, images_path, len(reported.ids))
         draft.progress(2, 3, f"naming {len(reported.ids)} test images with the package alone")
         chunk_size = batch_size * max(1, 1024 // batch_size)
-        labels, versions, _ = run_submission(zip_path, images_path, chunk_size=chunk_size)
+        outcome = run_submission(zip_path, images_path, chunk_size=chunk_size)
+        labels = outcome.labels
         _compare(reported, labels, classes)
         size_bytes = draft.put_file("submission.zip", zip_path).size_bytes
     accuracy = float(np.mean(labels == reported.labels))
@@ -86,7 +87,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         "labels_sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "num_verified": len(labels),
         "split": "test",
-        "versions": versions,
+        "versions": outcome.versions,
         "views": list(views),
     }
     draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())

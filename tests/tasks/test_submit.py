@@ -245,6 +245,26 @@ def test_runner_is_a_stranger_to_this_project(
     assert np.array_equal(outcome.labels, images[:, 0, 0, 0] % 3)
 
 
+SLOW = """
+import time
+
+class Model:
+    waits = [3.0, 0.1, 0.1]
+
+    def predict(self, X):
+        time.sleep(self.waits.pop(0))
+        return X[:, 0, 0, 0].astype("int32")
+"""
+
+
+def test_speed_is_that_of_a_model_that_is_ready(tmp_path: Path) -> None:
+    images = images_file(tmp_path, np.zeros((30, 16, 16, 3), np.uint8))
+    zip_path = zip_of(tmp_path / "s.zip", model_py=SLOW)
+    assert 15 < submission.run_submission(zip_path, images, chunk_size=10).images_per_second <= 100
+    once = zip_of(tmp_path / "once.zip", model_py=SLOW)
+    assert submission.run_submission(once, images).images_per_second == 0
+
+
 def test_runner_names_no_images_when_there_are_none(tmp_path: Path) -> None:
     zip_path = zip_of(tmp_path / "s.zip", model_py=LABELS_ONLY)
     none = images_file(tmp_path, np.zeros((0, 16, 16, 3), np.uint8))
