@@ -10,21 +10,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, server_commands, stack_commands, store_commands
+from flows import champion_commands, comparison_commands, server_commands, stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
+from flows.embedded import prefect_watched_by
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
 from flows.record import RunRecord, find_run, trained_model
 from flows.run import CUSTOM, Run, RunRequest
 from flows.stages import STAGE_NAMES
-from flows.terminal import Json, StoreUrl, duration, err, escaped, opened, out, table
+from flows.terminal import Changes, Data, Json, StoreUrl, duration, err, escaped, opened, out, table
 from infra.errors import ConfigError, HemaflowError, nearest
 from infra.settings import current_settings
 from infra.store import Store
@@ -36,19 +35,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="Source of the images: a folder or .zip with a folder per class, an .npz, "
-        "bloodmnist[-64|-128|-224], or sample.",
-    ),
-]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a field of the recipe: stage.field=value. May be repeated."),
-]
 From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
 Until = Annotated[str, typer.Option("--until", help="Stop after this stage.")]
 Only = Annotated[
@@ -111,7 +98,7 @@ def retrain(
 ) -> None:
     """Train on what is new, and make the model champion only if it is no worse than the one that is."""
     recipe_named(recipe)
-    with ConsoleObserver(err) as observer, _prefect(observer):
+    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.retraining import retraining
 
         state = retraining(
@@ -249,6 +236,7 @@ def predict(
         out.print(f"{result['image']}: {likeliest}", markup=False)
 
 
+app.command()(comparison_commands.compare)
 app.command()(server_commands.prepare)
 app.command()(server_commands.worker)
 app.command(name="runs")(store_commands.list_runs)
@@ -331,32 +319,11 @@ def _request(
 
 def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
     """Run the flow in this process."""
-    with _prefect(observer):
+    with prefect_watched_by(observer):
         from flows.training import blood_cell_training
 
         record: RunRecord = blood_cell_training(**request.model_dump())
     return record
-
-
-@contextmanager
-def _prefect(observer: ConsoleObserver) -> Iterator[None]:
-    """Have a Prefect server and an observer. What Prefect would print is said by that and by our errors."""
-    if os.environ.get("PREFECT_API_URL"):  # its pages show the log
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    else:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    from flows.temporary_server import prefect_server
-    from flows.training import observing
-
-    token = observing.set(observer)
-    try:
-        with prefect_server():
-            yield
-    finally:
-        observing.reset(token)
 
 
 def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:

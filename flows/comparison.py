@@ -1,105 +1,121 @@
-"""The flow `backbone-comparison`: the same data and augmentation, several backbones and seeds, one table.
+"""The flow `comparison`: recipes, backbones and seeds on the same data, and one leaderboard.
 
-Every member is a run of `blood-cell-training` of its own: what they share is computed once.
+Every member is a run of `blood-cell-training` of its own: what members share, such as shards, is computed
+once. The order is that of the accuracy on the heavy mix where every member was measured on it, since clean
+accuracy says little about spoiled images; else that of the clean accuracy.
 """
 
 from __future__ import annotations
 
-from statistics import mean, stdev
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from prefect import flow
+import numpy as np
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from flows import pages
 from flows.artifacts import publish
+from flows.contenders import contenders
+from flows.leaderboard import Member, Score, plot, rank
 from flows.recipes import RecipeName
-from flows.record import RunRecord
+from flows.record import KnownRuns, RunRecord, output_path
+from flows.slots import accelerator
 from flows.supervision import supervised
 from flows.training import SETTINGS, blood_cell_training
-from infra.manifest import load_manifest
+from infra.manifest import Manifest, load_manifest
+from infra.store import Store
 from infra.stores import open_store
-
-
-class Member(BaseModel):
-    """One row of the leaderboard: a backbone, over all seeds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: str
-    runs: list[str]
-    accuracies: list[float] = Field(description="Test accuracy of each seed, averaged over the views.")
-    num_parameters: int
-    train_seconds: float = Field(description="Of the slowest seed that was trained; 0 where none was.")
-
-    @property
-    def accuracy(self) -> float:
-        """The mean over the seeds."""
-        return mean(self.accuracies)
-
-    @property
-    def deviation(self) -> float:
-        """The standard deviation over the seeds; 0 for one seed."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+from tasks.scratch import scratch_folder
+from tasks.submission import run_submission, write_images
 
 
 def run_name() -> str:
-    """Return what a flow run is called: `cnn, mobilenetv2-0.35 with laptop`."""
+    """Return what a flow run is called: `demo, laptop on cells.zip`."""
     given = flow_run.parameters
-    return f"{', '.join(given.get('backbones') or ['?'])} with {given.get('recipe', 'demo')}"
+    return " on ".join(filter(None, (", ".join(given.get("recipes") or ["?"]), given.get("data"))))
 
 
-@flow(name="backbone-comparison", flow_run_name=run_name, persist_result=False)
-def backbone_comparison(
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("cnn",),
+@flow(name="comparison", flow_run_name=run_name, persist_result=False)
+def comparison(
+    recipes: Annotated[tuple[RecipeName, ...], Field(min_length=1)] = ("demo",),
+    backbones: tuple[str, ...] = (),
     seeds: Annotated[int, Field(ge=1, le=20)] = 1,
-    recipe: RecipeName = "demo",
     data: str = "",
     changes: tuple[str, ...] = (),
     store: str = "",
 ) -> list[Member]:
-    """Train several backbones on the same shards, and rank them by their test accuracy.
+    """Train every recipe with every seed on the same data, and rank them by what counts.
 
     Args:
-        backbones: What to compare: rows of the table in tasks/backbones.py.
+        recipes: The recipes to compare.
+        backbones: Backbones that every recipe is trained with, instead of its own.
         seeds: How many seeds each is trained with, from 0 on.
-        recipe: The recipe whose config is used for all else.
-        data: The source of the images; the recipe's own where empty.
-        changes: Changes to the recipe's config, each `stage.field=value`.
+        data: The source of the images; each recipe's own where empty.
+        changes: Changes to the config of every recipe, each `stage.field=value`.
         store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
     """
     with supervised():
+        opened = open_store(store or SETTINGS.store)
         members = []
-        for backbone in backbones:
-            records = [
-                blood_cell_training(
-                    recipe=recipe,
-                    data=data,
-                    changes=(*changes, f"train.backbone={backbone}", f"train.seed={seed}"),
-                    until_stage="evaluate",
-                    store=store,
-                )
-                for seed in range(seeds)
-            ]
-            members.append(_member(backbone, records, store))
-        members.sort(key=lambda member: -member.accuracy)
-        publish("leaderboard", lambda: pages.leaderboard(members), "Backbones by test accuracy")
-        return members
+        for contender in contenders(recipes, backbones, seeds=seeds, data=data, changes=changes, store=store):
+            records = [blood_cell_training(**request.model_dump()) for request in contender.requests]
+            members.append(member(opened, contender.name, records))
+        ranked = rank(members)
+        publish(
+            "leaderboard", lambda: pages.leaderboard(ranked, plot(ranked)), "What was compared, best first"
+        )
+        return ranked
 
 
-def _member(backbone: str, records: list[RunRecord], store_url: str) -> Member:
-    store = open_store(store_url or SETTINGS.store)
-    key = records[0].key("train") or ""
-    trained = load_manifest(store, "train", key)
+def member(store: Store, name: str, records: Sequence[RunRecord]) -> Member:
+    """Return the row of one contender, from its runs and the speed of its submission."""
+    first = records[0]
+    trained, submitted = (_manifest(store, first, stage) for stage in ("train", "submit"))
     return Member(
-        backbone=backbone,
+        name=name,
         runs=[record.run for record in records],
-        accuracies=[record.metrics["test_tta"]["accuracy"] for record in records],
-        num_parameters=trained[0].facts["num_parameters"] if trained else 0,
-        train_seconds=max(
-            stage.seconds if stage.stage == "train" and stage.state == "ran" else 0.0
-            for record in records
-            for stage in record.stages
-        ),
+        clean=Score.over(records, "test_tta"),
+        heavy=Score.over(records, "test_heavy_tta"),
+        medmnistc=Score.over(records, "test_medmnistc"),
+        num_parameters=trained.facts["num_parameters"],
+        train_seconds=train_seconds(KnownRuns.read(store), records),
+        images_per_second=measure_speed(store, first, name, trained.facts["image_size_pixels"]),
+        submission_bytes=submitted.facts["size_bytes"],
     )
+
+
+def train_seconds(known: KnownRuns, records: Sequence[RunRecord]) -> float | None:
+    """Return the mean time that the trainings took when they were done; None where no record tells."""
+    keys = {record.key("train") for record in records}
+    took = {
+        stage.key: stage.seconds
+        for record in known.records
+        for stage in record.stages
+        if stage.key in keys and stage.state == "ran"
+    }
+    return sum(took.values()) / len(took) if took else None
+
+
+@task(task_run_name="measure the speed of {name}", cache_policy=NO_CACHE, persist_result=False)
+def measure_speed(store: Store, record: RunRecord, name: str, size_pixels: int) -> float:
+    """Return how many images a second the submission names here once it is ready, views included."""
+    zip_path = output_path(store, record, "submission")
+    evaluated = _manifest(store, record, "evaluate")
+    if zip_path is None:
+        return 0.0
+    batch_size = int(evaluated.inputs.config["batch_size"])
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (2 * batch_size, size_pixels, size_pixels, 3), np.uint8
+    )
+    with accelerator("evaluate", SETTINGS), scratch_folder() as folder:
+        write_images(folder / "images.npy", size_pixels, [pixels])
+        return run_submission(zip_path, folder / "images.npy", chunk_size=batch_size).images_per_second
+
+
+def _manifest(store: Store, record: RunRecord, stage: str) -> Manifest:
+    found: Any = load_manifest(store, stage, record.key(stage) or "")
+    manifest: Manifest = found[0]
+    return manifest

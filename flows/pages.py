@@ -5,10 +5,12 @@ Pure functions of decisions, manifests and records; `flows/artifacts.py` publish
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.engine import Decision
+from flows.leaderboard import HEADINGS, Member, rows
 from flows.record import RunRecord
 from flows.stages import StageName
 from flows.terminal import duration, size
@@ -207,22 +209,14 @@ def drift(found: Mapping[str, Any]) -> str:
     return f"# Drift: {said}\n\n{found['num_new_images']} new images.\n\n{tests}\n{notes}"
 
 
-def leaderboard(members: Sequence[Any]) -> str:
-    """Return backbones ranked by their test accuracy; members are those of flows.comparison."""
-    rows = [
-        [
-            str(place),
-            member.backbone,
-            f"{member.accuracy:.4f}" + (f" ± {member.deviation:.4f}" if member.deviation else ""),
-            f"{member.num_parameters:,}",
-            duration(member.train_seconds) if member.train_seconds else "reused",
-            ", ".join(member.runs),
-        ]
-        for place, member in enumerate(members, start=1)
-    ]
-    return "# Leaderboard\n\n" + table(
-        ["", "backbone", "test accuracy, TTA", "parameters", "training took", "runs"], rows
-    )
+def leaderboard(members: Sequence[Member], plot: bytes = b"") -> str:
+    """Return what a comparison came to: the order, the plot, and the runs behind each row."""
+    ranked = [[str(place), *cells] for place, cells in enumerate(rows(members), start=1)]
+    runs = "".join(f"\n- {escaped(member.name)}: {', '.join(member.runs)}" for member in members)
+    page = "# Leaderboard\n\n" + table(["", *HEADINGS], ranked)
+    if plot:
+        page += f"\n\n![Accuracies](data:image/png;base64,{base64.b64encode(plot).decode()})"
+    return f"{page}\n\nAccuracies are those of the test split, with 95 % intervals.\n\n## Runs\n{runs}"
 
 
 def title(stage: str, config: Mapping[str, Any]) -> str:

@@ -17,6 +17,18 @@ from infra.stores import open_store
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Source of the images: a folder or .zip with a folder per class, an .npz, "
+        "bloodmnist[-64|-128|-224], or sample.",
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field of the recipe: stage.field=value. May be repeated."),
+]
 StoreUrl = Annotated[
     str,
     typer.Option(

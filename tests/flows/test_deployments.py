@@ -35,7 +35,7 @@ def test_all_deployments_are_registered(server: Server) -> None:
     named = {f"{flows[one['flow_id']]}/{one['name']}": one for one in found}
     assert named.keys() == {
         *(f"blood-cell-training/{name}" for name in ("adhoc", "weekly")),
-        "backbone-comparison/adhoc",
+        "comparison/adhoc",
         "retraining/weekly",
     }
     for name, one in named.items():
@@ -46,7 +46,8 @@ def test_all_deployments_are_registered(server: Server) -> None:
             assert not schedule["active"]
         assert bool(one["schedules"]) == name.endswith("/weekly")
         schema = one["parameter_openapi_schema"]["properties"]
-        assert set(schema["recipe"]["enum"]) >= {"demo", "laptop", "seed"}
+        known = schema["recipes"]["items"] if "recipes" in schema else schema["recipe"]
+        assert set(known["enum"]) >= {"demo", "laptop", "seed"}
         assert all(field["description"] for field in schema.values()), name
         if name.endswith("/weekly"):  # never beside itself
             assert one["global_concurrency_limit"]["limit"] == 1
@@ -111,10 +112,10 @@ def test_artifacts_say_what_came_of_a_run(server: Server, ran: Ran) -> None:
 
 
 def test_a_comparison_shares_what_is_complete_and_ranks(server: Server, ran: Ran, cells: str) -> None:
-    parameters = {"recipe": "demo", "data": cells, "changes": SMALL, "store": "s3://hemaflow/ran"}
+    parameters = {"recipes": ["demo"], "data": cells, "changes": SMALL, "store": "s3://hemaflow/ran"}
     worker, living = server.worker()
     try:
-        run = server.start("backbone-comparison/adhoc", backbones=["cnn"], **parameters)
+        run = server.start("comparison/adhoc", backbones=["cnn"], **parameters)
         assert server.until(run, "Completed", "Failed", "Crashed") == "Completed", server.logs(run)
     finally:
         ended(worker, living)

@@ -86,6 +86,25 @@ def test_from_computes_again_and_gives_the_same(whole: Whole, served: dict[str, 
     assert digests(whole.store, done) == {stage: kept[stage] for stage in ("ingest", "augment")}
 
 
+def test_a_comparison_trains_nothing_again_and_ranks(
+    whole: Whole, served: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["--recipes", "demo", "--plot", str(tmp_path / "plot.png"), "--store", str(whole.store.root)]
+    compare = start(served, "compare", *arguments, "--json", *SMALL)
+    out, err = compare.communicate(timeout=400)
+    assert compare.returncode == 0, err
+    [member] = json.loads(out)
+    assert member["name"] == "demo"
+    assert member["clean"]["accuracy"] == whole.done.document["metrics"]["test_tta"]["accuracy"]
+    assert member["clean"]["interval"] == whole.done.document["metrics"]["test_tta"]["intervals"]["accuracy"]
+    assert member["num_parameters"] == fact(whole.store, whole.done, "train", "num_parameters")
+    assert member["submission_bytes"] == fact(whole.store, whole.done, "submit", "size_bytes")
+    assert member["images_per_second"] > 0
+    trained = next(stage for stage in whole.done.document["stages"] if stage["stage"] == "train")
+    assert member["train_seconds"] == trained["seconds"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_submission_is_checked_and_the_model_names_cells(
     whole: Whole, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,0 +1,64 @@
+"""The command `hemaflow compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.console import ConsoleObserver
+from flows.contenders import contenders
+from flows.embedded import prefect_watched_by
+from flows.leaderboard import HEADINGS, plot, rows
+from flows.terminal import Changes, Data, Json, StoreUrl, err, out, table
+from infra.errors import ConfigError
+
+
+def compare(
+    recipes: Annotated[str, typer.Option(help="Recipes, divided by commas.")] = "demo",
+    backbones: Annotated[
+        str,
+        typer.Option(
+            help="Backbones that each recipe is trained with, divided by commas; its own if left out."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="How many seeds each is trained with.", min=1, max=20)] = 1,
+    data: Data = "",
+    changes: Changes = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Write the plot to this file, a PNG.")
+    ] = None,
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Train several recipes on the same data, and rank them: clean, spoiled, size, speed."""
+    named, with_backbones, with_changes = _split(recipes), _split(backbones), tuple(changes or ())
+    if not contenders(named, with_backbones, changes=with_changes):
+        raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes demo,laptop")
+    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+        from flows.comparison import comparison
+
+        ranked = comparison(
+            recipes=named,  # type: ignore[arg-type]  # checked above
+            backbones=with_backbones,
+            seeds=seeds,
+            data=data,
+            changes=with_changes,
+            store=store,
+        )
+    if plot_file:
+        plot_file.write_bytes(plot(ranked))
+        err.print(f"plot       {plot_file}", markup=False)
+    if as_json:
+        print(json.dumps([member.model_dump(mode="json") for member in ranked], indent=1))
+        return
+    listed = table("", *HEADINGS)
+    for place, cells in enumerate(rows(ranked), start=1):
+        listed.add_row(str(place), *cells)
+    out.print(listed)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -1,0 +1,115 @@
+"""The leaderboard: scores over seeds, the order, the cells, the plot; and what is compared."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from flows import pages
+from flows.contenders import contenders
+from flows.leaderboard import HEADINGS, Member, Score, plot, rank, rows
+from flows.record import RunRecord
+from infra.errors import ConfigError
+
+
+def record(accuracy: float, **more: float) -> RunRecord:
+    entries = {"test_tta": accuracy, **more}
+    metrics = {
+        entry: {"accuracy": value, "intervals": {"accuracy": [value - 0.02, value + 0.02]}}
+        for entry, value in entries.items()
+    }
+    return RunRecord(run="r", started="", data="", recipe="demo", metrics=metrics)
+
+
+def member(name: str, clean: float, heavy: float | None) -> Member:
+    def score(accuracy: float) -> Score:
+        return Score(accuracy=accuracy, interval=(accuracy - 0.01, accuracy + 0.01), accuracies=[accuracy])
+
+    return Member(
+        name=name,
+        runs=["r1", "r2"],
+        clean=score(clean),
+        heavy=None if heavy is None else score(heavy),
+        medmnistc=None,
+        num_parameters=1234567,
+        train_seconds=75,
+        images_per_second=812.4,
+        submission_bytes=5_400_000,
+    )
+
+
+def test_one_seed_has_the_interval_of_its_images() -> None:
+    score = Score.over([record(0.9)], "test_tta")
+    assert score == Score(accuracy=0.9, interval=(0.88, 0.92), accuracies=[0.9])
+    assert str(score) == "0.9000 (0.8800 to 0.9200)"
+
+
+def test_several_seeds_have_the_interval_of_students_t() -> None:
+    score = Score.over([record(0.90), record(0.92), record(0.94)], "test_tta")
+    assert score is not None
+    assert score.accuracy == pytest.approx(0.92)
+    # t(0.975, 2) = 4.3027; the deviation is 0.02.
+    assert score.interval == pytest.approx((0.92 - 0.04968, 0.92 + 0.04968), abs=1e-5)
+
+
+def test_what_one_run_was_not_measured_on_has_no_score() -> None:
+    assert Score.over([record(0.9, test_heavy=0.7), record(0.9)], "test_heavy") is None
+
+
+def test_the_order_is_that_of_the_heavy_mix_where_all_have_it() -> None:
+    one, other = member("one", 0.99, 0.6), member("other", 0.97, 0.9)
+    assert rank([one, other]) == [other, one]
+    assert rank([one, member("third", 0.98, None)])[0] == one
+
+
+def test_the_cells_and_the_page_tell_all() -> None:
+    [cells] = rows([member("laptop", 0.985, 0.62)])
+    assert cells == [
+        "laptop",
+        "0.9850 (0.9750 to 0.9950)",
+        "0.6200 (0.6100 to 0.6300)",
+        "not measured",
+        "1,234,567",
+        "75 s",
+        "812",
+        "5.4 MB",
+    ]
+    assert len(cells) == len(HEADINGS)
+    page = pages.leaderboard([member("laptop", 0.985, 0.62)], b"png")
+    assert "| 1 | laptop |" in page
+    assert "(data:image/png;base64,cG5n)" in page
+    assert "- laptop: r1, r2" in page
+
+
+def test_the_plot_grows_with_the_members() -> None:
+    few, many = (
+        Image.open(io.BytesIO(plot([member(f"member {k}", 0.9, 0.5) for k in range(n)]))) for n in (1, 6)
+    )
+    assert few.format == "PNG"
+    assert many.height > few.height + 150
+
+
+def test_every_recipe_meets_every_backbone_and_seed() -> None:
+    found = contenders(["demo", "laptop"], ["cnn", "mobilenetv2"], seeds=2, changes=["train.batch_size=8"])
+    assert [one.name for one in found] == [
+        "demo, cnn",
+        "demo, mobilenetv2",
+        "laptop, cnn",
+        "laptop, mobilenetv2",
+    ]
+    assert found[1].requests[1].changes == (
+        "train.batch_size=8",
+        "train.backbone=mobilenetv2",
+        "train.seed=1",
+    )
+    [alone] = contenders(["demo"])
+    assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
+
+
+def test_a_contender_that_cannot_be_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'cnn'"):
+        contenders(["demo"], ["cnn", "cnnn"])
+    with pytest.raises(ConfigError, match="no recipe"):
+        contenders(["demmo"])
