@@ -31,7 +31,8 @@ from tasks.archives import undated_entry
 from tasks.scratch import scratch_folder
 
 # What model.py is written from, named as files: their comments are in it, and so in the key.
-HERE, TEMPLATE, VIEWS = Path(__file__).parent, "submission_model.py", "views.py"
+HERE, TEMPLATE = Path(__file__).parent, "submission_model.py"
+INLINED = {"tasks.views": "views.py", "tasks.temperature": "temperature.py"}
 
 # What a submission may unpack to: above any backbone of keras.applications (the largest, ConvNeXtXLarge,
 # holds 1.4 GB of float32 weights), below what fills a disk.
@@ -58,18 +59,21 @@ class Outcome(NamedTuple):
     """How fast it names images once it is ready; 0 where there was but one chunk."""
 
 
-def model_code(classes: Sequence[str], chosen_views: Sequence[str], batch_size: int) -> str:
-    """Return the text of model.py: `submission_model.py`, its constants filled in and `views.py` inlined."""
+def model_code(
+    classes: Sequence[str], chosen_views: Sequence[str], batch_size: int, temperature: float = 1.0
+) -> str:
+    """Return the text of model.py: `submission_model.py`, constants filled in, what it imports inlined."""
     constants = {
         "SUBMITTED_CLASSES": ascii(tuple(classes)),
         "SUBMITTED_VIEWS": ascii(tuple(chosen_views)),
         "SUBMITTED_BATCH_SIZE": ascii(int(batch_size)),
+        "SUBMITTED_TEMPERATURE": ascii(float(temperature)),
     }
     template = (HERE / TEMPLATE).read_text(encoding="utf-8")
     replaced: dict[ast.stmt, str] = {}
     for node in ast.parse(template).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "tasks.views":
-            replaced[node] = _body((HERE / VIEWS).read_text(encoding="utf-8")) + "\n\n"
+        if isinstance(node, ast.ImportFrom) and node.module in INLINED:
+            replaced[node] = _body((HERE / INLINED[node.module]).read_text(encoding="utf-8")) + "\n\n"
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
             replaced[node] = f"{name} = {constants[name]}"

@@ -1,4 +1,4 @@
-"""Name the class of images of blood cells: `Model().predict(X)`.
+"""Name the class of images of blood cells: `Model().predict(X)`, or `Model().probabilities(X)`.
 
 Needs keras, tensorflow and numpy, and `model.keras` beside this file; works from any folder.
 """
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.temperature import tempered
 from tasks.views import predict
 
 SUBMITTED_CLASSES: tuple[str, ...] = ()  # the names of labels 0, 1, …
 SUBMITTED_VIEWS: tuple[str, ...] = ("identity",)  # the views whose probabilities are averaged
 SUBMITTED_BATCH_SIZE: int = 64  # images at once on the device
+SUBMITTED_TEMPERATURE: float = 1.0  # that probabilities are given at; 1 leaves them as the network has them
 
 
 class Model:
@@ -44,19 +46,31 @@ class Model:
         Raises:
             ValueError: X is of another shape, or holds what is no number.
         """
+        # Before the temperature: what differs by a rounding stays different.
+        labels: NDArray[np.int64] = np.argmax(self._averages(X), axis=1).astype(np.int64)
+        return labels
+
+    def probabilities(self, X: Any) -> NDArray[np.float32]:
+        """Return how sure the model is of each class, float32[n, C]; rows sum to 1. X is as for `predict`."""
+        answers: NDArray[np.float32] = tempered(self._averages(X), SUBMITTED_TEMPERATURE)
+        return answers
+
+    def _averages(self, X: Any) -> NDArray[np.float32]:
+        """Return the mean of the network's probabilities over the views."""
         images = np.asarray(X)
         if images.shape[:1] == (0,):
-            return np.zeros(0, np.int64)
+            return np.zeros((0, len(self.classes)), np.float32)
         if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape or images.dtype.kind not in "uif":
             raise ValueError(
                 "Expected images as numbers of shape (n, H, W, 3). "
                 f"Received: shape={images.shape}, dtype={images.dtype}"
             )
         chunk = SUBMITTED_BATCH_SIZE * max(1, 1024 // SUBMITTED_BATCH_SIZE)  # bounds the memory
-        parts = [self._labels(images[start : start + chunk]) for start in range(0, len(images), chunk)]
-        return np.concatenate(parts)
+        return np.concatenate(
+            [self._average(images[start : start + chunk]) for start in range(0, len(images), chunk)]
+        )
 
-    def _labels(self, images: NDArray[Any]) -> NDArray[np.int64]:
+    def _average(self, images: NDArray[Any]) -> NDArray[np.float32]:
         import keras
 
         if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -69,6 +83,5 @@ class Model:
             images = keras.ops.convert_to_numpy(pixels)
         if images.dtype != np.uint8:
             images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-        probabilities = predict(self.model, images, SUBMITTED_VIEWS, SUBMITTED_BATCH_SIZE)
-        labels: NDArray[np.int64] = np.argmax(probabilities, axis=1).astype(np.int64)
-        return labels
+        answers: NDArray[np.float32] = predict(self.model, images, SUBMITTED_VIEWS, SUBMITTED_BATCH_SIZE)
+        return answers

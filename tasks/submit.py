@@ -1,10 +1,10 @@
 """Package the trained model for a judge, and prove that the package gives the reported predictions.
 
-Reads the test shards of ingest, `model.keras` of train, the views and `predictions-test.csv` of evaluate.
-Writes
+Reads the test shards of ingest, `model.keras` of train, the views and the predictions of evaluate. Writes
 
     submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
-    verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions
+    verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions; where
+                       it was calibrated, the temperature, and NLL and ECE of test before and after
 
 Guarantees: the same inputs give the same zip, byte for byte. Nothing is committed unless the zip, unpacked
 into an empty folder and run by a fresh interpreter that cannot import this project, names every test image as
@@ -28,10 +28,13 @@ from numpy.typing import NDArray
 from infra.draft import Draft
 from infra.errors import DataError, StageError
 from infra.manifest import Manifest
+from tasks.calibration import fit_temperature
+from tasks.metrics import scores
 from tasks.records import read_batches
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
 from tasks.submission import model_code, pack, run_submission, write_images
+from tasks.temperature import tempered
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class SubmitConfig(StageConfig):
 
     tta: bool = True
     """Whether `predict` averages over evaluate's views; slower by their number."""
+    calibrate: bool = False
+    """Whether `probabilities` are scaled by one temperature, fitted on val; no label changes."""
 
 
 class Reported(NamedTuple):
@@ -48,7 +53,13 @@ class Reported(NamedTuple):
 
     ids: list[str]
     labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The label of each image."""
+        labels: NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
+        return labels
 
 
 def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
@@ -69,10 +80,14 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
             expected="at least one image in the test split",
             remedy="Give ingest a share of test images above 0.",
         )
+    temperature = 1.0
+    if config.calibrate:
+        val = read_predictions(evaluate.read(parents.store, "predictions-val.csv"), len(classes), tta=tta)
+        temperature = fit_temperature(val.labels, val.probabilities)
     with scratch_folder() as folder:
         zip_path, images_path = folder / "submission.zip", folder / "images.npy"
         draft.progress(0, 3, "packing the model")
-        pack(zip_path, model_code(classes, views, batch_size), _model(parents))
+        pack(zip_path, model_code(classes, views, batch_size, temperature), _model(parents))
         draft.progress(1, 3, "unpacking the test images")
         _write_images(parents, images_path, len(reported.ids))
         draft.progress(2, 3, f"naming {len(reported.ids)} test images with the package alone")
@@ -87,9 +102,12 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         "labels_sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "num_verified": len(labels),
         "split": "test",
+        "temperature": temperature,
         "versions": outcome.versions,
         "views": list(views),
     }
+    if config.calibrate:
+        verification["calibration"] = _calibration(reported, temperature)
     draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())
     draft.progress(3, 3, f"verified {len(labels)} predictions")
     log.info("the package alone names %d of %d test images as reported", len(labels), len(labels))
@@ -115,8 +133,21 @@ def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
     return Reported(
         [row[0] for row in rows],
         np.array([int(row[1]) for row in rows], np.int64),
-        np.array([int(np.argmax([float(row[c]) for c in columns])) for row in rows], np.int64),
+        np.array([[float(row[c]) for c in columns] for row in rows]).reshape(-1, num_classes),
     )
+
+
+def _calibration(reported: Reported, temperature: float) -> dict[str, dict[str, float]]:
+    """Return NLL (nats) and ECE of the test split before and after the temperature."""
+    once = np.ones((1, len(reported.ids)))
+    found: dict[str, dict[str, float]] = {}
+    for when, answers in (
+        ("before", reported.probabilities),
+        ("after", tempered(reported.probabilities, temperature)),
+    ):
+        measured = scores(reported.labels, answers, once)
+        found[when] = {name: float(measured[name][0]) for name in ("nll", "ece")}
+    return found
 
 
 def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def predictions_csv(model_path: Path, images: NDArray[np.uint8]) -> bytes:
+def predictions_csv(model_path: Path, images: NDArray[np.uint8], mislabelled: int = 0) -> bytes:
     import keras
 
     from tasks.views import predict
@@ -78,7 +78,8 @@ def predictions_csv(model_path: Path, images: NDArray[np.uint8]) -> bytes:
     columns = range(len(CLASSES))
     writer.writerow(["id", "label", *(f"prob_{i}" for i in columns), *(f"tta_{i}" for i in columns)])
     for i in range(len(images)):
-        writer.writerow([f"cell-{i}", i % 3, *plain[i].tolist(), *averaged[i].tolist()])
+        label = (i + (i < mislabelled)) % 3
+        writer.writerow([f"cell-{i}", label, *plain[i].tolist(), *averaged[i].tolist()])
     return text.getvalue().encode()
 
 
@@ -95,12 +96,54 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
     train.put_file("model.keras", model_path)
     evaluate = Draft(store, inputs("evaluate", batch_size=BATCH_SIZE))
     evaluate.put("predictions-test.csv", predictions_csv(model_path, images))
+    evaluate.put("predictions-val.csv", predictions_csv(model_path, images, mislabelled=12))
     manifests: dict[str, Manifest] = {
         "ingest": ingest.commit(**facts),
         "train": train.commit(),
         "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
     }
     return Parents(store, manifests)
+
+
+PROBABILITIES = """
+import numpy, sys
+sys.path.insert(0, sys.argv[1])
+from model import Model
+model, images = Model(), numpy.load(sys.argv[2])
+numpy.savez(sys.argv[3], labels=model.predict(images), probabilities=model.probabilities(images))
+"""
+
+
+def test_a_calibrated_submission_is_less_sure_and_names_the_same(
+    store: LocalStore, parents: Parents, tmp_path: Path, images: NDArray[np.uint8]
+) -> None:
+    """A third of val is wrong, and the model is sure of it all."""
+    plain = run(parents, SubmitConfig(), Draft(store, inputs("submit", calibrate=False)))
+    made = run(parents, SubmitConfig(calibrate=True), Draft(store, inputs("submit", calibrate=True)))
+    verification = json.loads(made.read(store, "verification.json"))
+    assert (
+        verification["labels_sha256"] == json.loads(plain.read(store, "verification.json"))["labels_sha256"]
+    )
+    assert verification["temperature"] > 1.5
+    assert set(verification["calibration"]) == {"before", "after"}
+    answers = {}
+    for name, manifest in (("plain", plain), ("made", made)):
+        (tmp_path / name).mkdir()
+        submission.unpack(manifest.path(store, "submission.zip"), tmp_path / name)
+        done = subprocess.run(
+            [sys.executable, "-c", PROBABILITIES, name, images_file(tmp_path, images), f"{name}.npz"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        answers[name] = np.load(tmp_path / f"{name}.npz")
+    before, after = answers["plain"]["probabilities"], answers["made"]["probabilities"]
+    assert after.dtype == np.float32
+    assert np.allclose(after.sum(1), 1, atol=1e-6)
+    assert (after.max(1) < before.max(1)).all()
+    assert (answers["made"]["labels"] == before.argmax(1)).all()
+    logits = np.log(before)
+    expected = np.exp(logits / verification["temperature"])
+    assert np.allclose(after, expected / expected.sum(1, keepdims=True), atol=1e-5)
 
 
 def images_file(folder: Path, images: NDArray[np.uint8]) -> Path:
