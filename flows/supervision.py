@@ -45,8 +45,9 @@ def supervised() -> Iterator[None]:
     def watch_parent() -> None:
         while not ended.wait(LOOK_SECONDS):
             if os.getppid() != parent:
-                log.warning("the worker of this run is gone: ending")
                 end()
+                # Last: the worker read what is printed here, and to print to nobody ends a thread.
+                log.warning("the worker of this run is gone: ending")
                 return
 
     def watch_state() -> None:
