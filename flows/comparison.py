@@ -1,4 +1,4 @@
-"""The flow `comparison`: recipes, backbones and seeds on the same data, and one leaderboard.
+"""The flow `backbone-comparison`: recipes, backbones and seeds on the same data, and one leaderboard.
 
 Every member is a run of `blood-cell-training` of its own: what members share, such as shards, is computed
 once. The order is that of the accuracy on the heavy mix where every member was measured on it, since clean
@@ -38,7 +38,7 @@ def run_name() -> str:
     return " on ".join(filter(None, (", ".join(given.get("recipes") or ["?"]), given.get("data"))))
 
 
-@flow(name="comparison", flow_run_name=run_name, persist_result=False)
+@flow(name="backbone-comparison", flow_run_name=run_name, persist_result=False)
 def comparison(
     recipes: Annotated[tuple[RecipeName, ...], Field(min_length=1)] = ("demo",),
     backbones: tuple[str, ...] = (),

@@ -35,7 +35,7 @@ def test_all_deployments_are_registered(server: Server) -> None:
     named = {f"{flows[one['flow_id']]}/{one['name']}": one for one in found}
     assert named.keys() == {
         *(f"blood-cell-training/{name}" for name in ("adhoc", "weekly")),
-        "comparison/adhoc",
+        "backbone-comparison/adhoc",
         "retraining/weekly",
     }
     for name, one in named.items():
@@ -115,7 +115,7 @@ def test_a_comparison_shares_what_is_complete_and_ranks(server: Server, ran: Ran
     parameters = {"recipes": ["demo"], "data": cells, "changes": SMALL, "store": "s3://hemaflow/ran"}
     worker, living = server.worker()
     try:
-        run = server.start("comparison/adhoc", backbones=["cnn"], **parameters)
+        run = server.start("backbone-comparison/adhoc", backbones=["cnn"], **parameters)
         assert server.until(run, "Completed", "Failed", "Crashed") == "Completed", server.logs(run)
     finally:
         ended(worker, living)
