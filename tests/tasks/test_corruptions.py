@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,9 +43,9 @@ def test_damage_grows_with_severity(name: str) -> None:
     done = [damage(name, severity) for severity in SEVERITIES]
     assert done[0] > 0
     assert done[-1] > 1.3 * done[0]
-    # Lots are drawn anew for every severity, and stains 3 and 4 are of the same kind: by chance, a little less.
+    # Lots are drawn anew for every severity, and stains 3 and 4 are alike: by chance, a little less.
     slack = 0.9 if MEDMNIST_C[name].draws else 1.0
-    for less, more in zip(done, done[1:], strict=False):
+    for less, more in pairwise(done):
         assert more > slack * less
 
 

@@ -1,4 +1,4 @@
-"""The heavy mix: what it draws, that it harms, and that it shares nothing with what training is augmented by."""
+"""The heavy mix: what it draws, whom it depends on, and that it shares nothing with training."""
 
 from __future__ import annotations
 
