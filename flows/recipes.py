@@ -52,7 +52,7 @@ def demo() -> tuple[str, PipelineConfig]:
     """A first look: drawn cells and a small network; everything is real but the data.
 
     Measured on two shared x86-64 cores: 105 seconds in all, without the measuring of spoiled images, which
-    takes 29 seconds of one core more; all 72 test images right, as they should be: the eight drawn classes are
+    takes 29 seconds of one core more; all 72 test images right, as they should be: the drawn classes are
     easy to tell apart. Not so when spoiled: 26 % under the heavy mix, 87 % under MedMNIST-C.
     """
     return "sample", PipelineConfig.model_validate(
