@@ -42,7 +42,7 @@ def show(store: StoreUrl = "", as_json: Json = False) -> None:
     _print(now)
     for split, values in find_run(found, now.run).metrics.items():
         if isinstance(values, dict) and "accuracy" in values:
-            out.print(f"{split:<9} accuracy {values['accuracy']:.4f}")
+            out.print(f"{split:<14} accuracy {values['accuracy']:.4f}")
 
 
 @app.command()

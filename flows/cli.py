@@ -30,6 +30,14 @@ from infra.store import Store
 from tasks.check import check_submission
 
 KEYBOARD_INTERRUPT, TERMINATED = 130, 143
+CONSOLE_ENTRIES = {
+    "test": "test",
+    "test_tta": "test, TTA",
+    "test_heavy": "heavy",
+    "test_heavy_tta": "heavy, TTA",
+    "test_medmnistc": "MedMNIST-C",
+}
+"""Entries of the metrics → what the end of a run calls them."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -337,7 +345,8 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
                 for stage in record.stages
             ],
             "metrics": {
-                entry: record.metrics.get(entry, {}) for entry in ("val", "val_tta", "test", "test_tta")
+                **{entry: {} for entry in ("val", "val_tta", "test", "test_tta")},
+                **record.metrics,
             },
             "submission": outputs.get("submission"),
             "report": outputs.get("report"),
@@ -345,12 +354,14 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
         print(json.dumps(document, indent=1))
         return
     out.print(f"run        {record.run}  {record.status} in {record.seconds:.1f} s")
-    for entry, label in (("test", "test"), ("test_tta", "test, TTA")):
+    for entry, label in CONSOLE_ENTRIES.items():
         metrics = record.metrics.get(entry, {})
         if "accuracy" in metrics:
             low, high = metrics["intervals"]["accuracy"]
             out.print(
                 f"{label:<10} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+                + (f"; worst {metrics['worst_corruption']}" if "worst_corruption" in metrics else ""),
+                markup=False,
             )
     for name, location in outputs.items():
         out.print(f"{name:<10} {location}", markup=False)

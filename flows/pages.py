@@ -18,6 +18,15 @@ from infra.manifest import Manifest
 
 SPLITS = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
 """Entries of the metrics → what a page calls them."""
+SPOILED = {
+    "val_heavy": "val, heavy mix",
+    "val_heavy_tta": "val, heavy mix, TTA",
+    "test_heavy": "test, heavy mix",
+    "test_heavy_tta": "test, heavy mix, TTA",
+    "val_medmnistc": "val, MedMNIST-C",
+    "test_medmnistc": "test, MedMNIST-C",
+}
+"""Entries of spoiled images → what a page calls them."""
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -75,27 +84,54 @@ def findings(manifest: Manifest, found: Sequence[Mapping[str, Any]]) -> str:
 def metrics(document: Mapping[str, Any], tta: str) -> str:
     """Return the metrics with their 95 % intervals, and the test split's classes and confusions."""
     entries = [entry for entry in SPLITS if document.get(entry, {}).get("num_examples")]
-    rows = [
-        [
-            label,
-            *(
-                "{:.4f} ({:.4f} to {:.4f})".format(
-                    document[entry][name], *document[entry]["intervals"].get(name, (0, 0))
-                )
-                for entry in entries
-            ),
-        ]
-        for name, label in METRICS.items()
-        if all(name in document[entry] for entry in entries)
-    ]
-    rows.append(["images", *(str(document[entry]["num_examples"]) for entry in entries)])
-    page = f"# Metrics, with 95 % intervals\n\nTTA: {tta}\n\n" + table(
-        ["", *(SPLITS[entry] for entry in entries)], rows
-    )
+    page = f"# Metrics, with 95 % intervals\n\nTTA: {tta}\n\n" + _metrics_table(document, entries, SPLITS)
+    spoiled = [entry for entry in SPOILED if document.get(entry, {}).get("num_examples")]
+    if spoiled:
+        page += "\n\n## Spoiled images\n\n" + _metrics_table(document, spoiled, SPOILED)
+    corrupted = document.get("test_medmnistc" if "test_medmnistc" in spoiled else "val_medmnistc", {})
+    if "corruptions" in corrupted:
+        page += "\n\n" + corruptions(corrupted)
     judged = document.get("test_tta" if "test_tta" in entries else "val_tta", {})
     if "confusion" in judged:
         page += f"\n\n## Confusions ({SPLITS['test_tta']})\n\n" + confusion(judged)
     return page
+
+
+def corruptions(corrupted: Mapping[str, Any]) -> str:
+    """Return the accuracy under each corruption of MedMNIST-C by severity, and its balanced error."""
+    rows = [
+        [
+            f"**{row['corruption']}**"
+            if row["corruption"] == corrupted["worst_corruption"]
+            else row["corruption"],
+            *(f"{accuracy:.4f}" for accuracy in row["accuracy"]),
+            f"{row['balanced_error']:.4f}",
+            f"{row['balanced_error_to_alexnet']:.2f}",
+        ]
+        for row in corrupted["corruptions"]
+    ]
+    severities = [str(severity) for severity in range(1, len(corrupted["corruptions"][0]["accuracy"]) + 1)]
+    worst = f"{corrupted['worst_corruption']}; worst class: {escaped(corrupted['worst_class'])}"
+    listed = table(["accuracy at severity", *severities, "balanced error", "× AlexNet"], rows)
+    return f"Worst corruption: {worst}\n\n{listed}"
+
+
+def _metrics_table(document: Mapping[str, Any], entries: Sequence[str], names: Mapping[str, str]) -> str:
+    """Return a row for each metric that any of the entries has, with its interval where there is one."""
+
+    def cell(entry: Mapping[str, Any], name: str) -> str:
+        if name not in entry:
+            return ""
+        interval = entry["intervals"].get(name)
+        return f"{entry[name]:.4f}" + (" ({:.4f} to {:.4f})".format(*interval) if interval else "")
+
+    rows = [
+        [label, *(cell(document[entry], name) for entry in entries)]
+        for name, label in METRICS.items()
+        if any(name in document[entry] for entry in entries)
+    ]
+    rows.append(["images", *(str(document[entry]["num_examples"]) for entry in entries)])
+    return table(["", *(names[entry] for entry in entries)], rows)
 
 
 def confusion(judged: Mapping[str, Any]) -> str:

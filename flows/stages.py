@@ -69,7 +69,7 @@ STAGES: dict[StageName, Stage] = {
         Stage(
             "evaluate",
             ("ingest", "augment", "train"),
-            ("tensorflow", "keras", "numpy", "scikit-learn", "matplotlib", "jinja2"),
+            ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "jinja2"),
         ),
         Stage("submit", ("ingest", "train", "evaluate"), ("tensorflow", "keras", "numpy")),
     )

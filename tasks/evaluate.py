@@ -1,9 +1,11 @@
-"""Judge a trained model on the clean val and test splits, plain and with test-time augmentation.
+"""Judge a trained model on the val and test splits, clean and spoiled, plain and with test-time augmentation.
 
 Reads `model.keras` and `history.json` of train, the val and test shards of ingest, the preview of augment.
 Writes
 
-    metrics.json          entries val, val_tta, test, test_tta: metrics with 95 % bootstrap intervals
+    metrics.json          entries val, val_tta, test, test_tta: metrics with 95 % bootstrap intervals;
+                          val_heavy, val_heavy_tta, test_heavy, test_heavy_tta: the same of the heavy mix;
+                          val_medmnistc, test_medmnistc: the corruptions of MedMNIST-C (tasks/robustness.py)
     predictions-val.csv   id, label, prob_0 … of the image as it is, tta_0 … averaged over the views
     predictions-test.csv  the same for test
     report.html           one page for a person
@@ -16,7 +18,7 @@ import heapq
 import io
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,9 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from infra.draft import Draft
 from infra.manifest import Manifest
-from tasks import metrics, report
+from tasks import metrics, report, robustness
 from tasks.records import read_batches
+from tasks.report_robustness import Examples
 from tasks.stage import Parents, StageConfig
 from tasks.views import parse_views, predict
 
@@ -45,6 +48,13 @@ class EvaluateConfig(StageConfig):
     """Of the resamples."""
     num_mistakes: NonNegativeInt = 24
     """How many of the most confident mistakes the report shows."""
+    robustness: Literal["none", "heavy", "full"] = "full"
+    """What is measured of spoiled images: nothing, the heavy mix, or that and the corruptions of MedMNIST-C.
+    `full` takes 56 more passes over each split, and one more for each view."""
+    robustness_images: NonNegativeInt = 0
+    """How many images of each split are spoiled, drawn by the seed; 0 for all."""
+    robustness_seed: NonNegativeInt = 0
+    """Of that draw, of the heavy mix and of the corruptions."""
 
     @field_validator("tta")
     @classmethod
@@ -73,24 +83,39 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     model = keras.saving.load_model(train.path(parents.store, "model.keras"), compile=False, safe_mode=True)
     document: dict[str, Any] = {}
     mistakes: list[report.Mistake] = []
+    examples = Examples()
     for split in EVALUATED:
         predictions = predict_split(parents, model, split, config, draft)
         draft.put(f"predictions-{split}.csv", write_predictions(predictions, len(classes)))
-        for name, probabilities in (("", predictions.plain), ("_tta", predictions.tta)):
-            document[split + name] = metrics.evaluate(
-                predictions.labels,
-                probabilities,
-                classes,
-                resamples=config.bootstrap_resamples,
-                seed=config.bootstrap_seed,
-            )
-        document[f"{split}_tta"]["flips"] = metrics.flips(
-            predictions.labels, predictions.plain, predictions.tta
-        )
+        document |= _entries(split, predictions.labels, predictions.plain, predictions.tta, classes, config)
         mistakes = predictions.mistakes or mistakes  # those of test, where it has any
+        if config.robustness != "none":
+            spoiled = robustness.measure(
+                parents,
+                model,
+                split,
+                views,
+                batch_size=config.batch_size,
+                num_images=config.robustness_images,
+                seed=config.robustness_seed,
+                medmnist_c=config.robustness == "full",
+                progress=draft.progress,
+            )
+            document |= _entries(
+                f"{split}_heavy", spoiled.labels, spoiled.heavy, spoiled.heavy_tta, classes, config
+            )
+            if config.robustness == "full":
+                document[f"{split}_medmnistc"] = robustness.evaluate_medmnist_c(
+                    spoiled.labels,
+                    spoiled.named,
+                    classes,
+                    resamples=config.bootstrap_resamples,
+                    seed=config.bootstrap_seed,
+                )
+            examples = spoiled.examples if spoiled.examples.heavy else examples
     draft.put("metrics.json", json.dumps(document, indent=1, sort_keys=True).encode())
-    draft.put("report.html", report.render(_report_inputs(parents, config, document, mistakes)))
-    details = ("per_class", "confusion", "reliability")
+    draft.put("report.html", report.render(_report_inputs(parents, config, document, mistakes, examples)))
+    details = ("per_class", "confusion", "reliability", "corruptions")
     return draft.commit(
         metrics={
             entry: {name: value for name, value in values.items() if name not in details}
@@ -151,8 +176,31 @@ def write_predictions(predictions: Predictions, num_classes: int) -> bytes:
     return text.getvalue().encode()
 
 
+def _entries(
+    name: str,
+    labels: NDArray[np.int64],
+    plain: NDArray[np.float32],
+    tta: NDArray[np.float32],
+    classes: Sequence[str],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """Return the metrics of images as they are and averaged over the views: entries `name` and `name`_tta."""
+    sampling = {"resamples": config.bootstrap_resamples, "seed": config.bootstrap_seed}
+    return {
+        name: metrics.evaluate(labels, plain, classes, **sampling),
+        f"{name}_tta": {
+            **metrics.evaluate(labels, tta, classes, **sampling),
+            "flips": metrics.flips(labels, plain, tta),
+        },
+    }
+
+
 def _report_inputs(
-    parents: Parents, config: EvaluateConfig, document: dict[str, Any], mistakes: Sequence[report.Mistake]
+    parents: Parents,
+    config: EvaluateConfig,
+    document: dict[str, Any],
+    mistakes: Sequence[report.Mistake],
+    examples: Examples,
 ) -> report.ReportInputs:
     ingest, augment, train = parents["ingest"], parents["augment"], parents["train"]
     manifests = {"ingest": ingest, "augment": augment, "train": train}
@@ -170,6 +218,7 @@ def _report_inputs(
         num_findings=ingest.facts["num_findings"],
         preview_png=augment.read(parents.store, "preview.png"),
         mistakes=list(mistakes),
+        examples=examples,
         train_facts=train.facts,
         tta=config.tta,
     )

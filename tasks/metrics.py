@@ -132,6 +132,22 @@ def paired_interval(wins: int, losses: int, total: int, *, resamples: int, seed:
     return float(low), float(high)
 
 
+def mean_interval(values: NDArray[np.floating[Any]], *, resamples: int, seed: int) -> list[float]:
+    """Return the 95 % percentile bootstrap interval of the mean of float[N]: [low, high]."""
+    rng = np.random.default_rng(seed)
+    num_examples = len(values)
+    means = [
+        rng.multinomial(
+            num_examples, np.full(num_examples, 1 / num_examples), size=min(100, resamples - start)
+        )
+        @ values
+        / num_examples
+        for start in range(0, resamples, 100)  # a hundred at a time bounds the memory
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    return [float(bound) for bound in np.quantile(np.concatenate(means), [tail, 1 - tail])]
+
+
 def reliability(labels: Labels, probabilities: Probabilities) -> dict[str, list[float]]:
     """Return, per bin of the top probability, mean confidence, accuracy and count; empty bins are 0."""
     confidence = probabilities.max(1)

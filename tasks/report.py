@@ -12,7 +12,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import plots
+from tasks import plots, report_robustness
+from tasks.images import fit
+from tasks.report_robustness import Examples, Spoiled
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -50,6 +52,9 @@ FINDING_NAMES = {
     "unreadable": "cannot be read as an image",
     "wrong-shape": "not of the shape of the others",
 }
+
+TILE_PIXELS = 128
+"""The most that a spoiled example is drawn with."""
 
 # What a list of findings shows before it is cut in the middle; findings.json holds them all.
 FINDINGS_SHOWN, ITEMS_SHOWN = 30, 6
@@ -85,7 +90,7 @@ class ReportInputs:
     keys: dict[str, str]
     """Stage → its key."""
     metrics: dict[str, Any]
-    """The content of metrics.json: entries val, val_tta, test, test_tta."""
+    """The content of metrics.json; of the entries of spoiled images, those that were measured."""
     history: list[dict[str, Any]]
     findings: list[dict[str, Any]]
     num_findings: dict[str, int]
@@ -94,6 +99,7 @@ class ReportInputs:
     train_facts: dict[str, Any]
     tta: str
     """The name of the preset of views; "none" where there is no TTA."""
+    examples: Examples = field(default_factory=Examples)
 
 
 class Cell(NamedTuple):
@@ -131,6 +137,8 @@ def render(inputs: ReportInputs) -> bytes:
     judged = [name for name in shown if inputs.metrics[name]["num_examples"]] or shown
     detail = next((name for name in ("test_tta", "test", "val_tta", "val") if name in judged), "")
     entry = inputs.metrics.get(detail, {})
+    split, suffix = detail.removesuffix("_tta"), "_tta" if detail.endswith("_tta") else ""
+    corrupted = inputs.metrics.get(f"{split}_medmnistc", {})
     page = template.render(
         inputs=inputs,
         with_tta=with_tta,
@@ -142,6 +150,17 @@ def render(inputs: ReportInputs) -> bytes:
         metric_rows=_metric_rows(inputs.metrics, shown),
         confusion_rows=_confusion_rows(entry.get("confusion") or []),
         confusions=_confusions(inputs, entry.get("confusion") or []),
+        robustness=report_robustness.sentences(inputs.metrics, split, suffix),
+        scores=report_robustness.scores(inputs.metrics, split, suffix),
+        corrupted=corrupted,
+        corruption_rows=report_robustness.rows(corrupted),
+        severity_means=report_robustness.severity_means(corrupted) if corrupted.get("num_examples") else [],
+        recall_rows=report_robustness.recalls(inputs.metrics, split, suffix),
+        spoken=report_robustness.spoken,
+        heavy_examples=_tiles(inputs.examples.heavy),
+        original=_data_uri(_png(_small(inputs.examples.original))) if inputs.examples.corruptions else "",
+        corrupted_examples=_tiles(inputs.examples.corruptions),
+        split=split,
         flips=_flips(inputs.metrics) if with_tta else [],
         training=_training_plot(inputs),
         reliability=_reliability_plot(entry),
@@ -303,6 +322,17 @@ def _flat(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         (name, value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
         for name, value in config.items()
     ]
+
+
+def _tiles(examples: Sequence[Spoiled]) -> list[tuple[Spoiled, str]]:
+    return [(example, _data_uri(_png(_small(example.image)))) for example in examples]
+
+
+def _small(image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Return an image no larger than it is shown: the sheet need not weigh megabytes."""
+    return (
+        np.zeros((1, 1, 3), np.uint8) if image is None else fit(image, min(TILE_PIXELS, len(image)), "crop")
+    )
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -121,6 +121,33 @@ def test_recipes_are_listed_and_shown(hemaflow: object) -> None:
     assert hemaflow("recipes", "laptob").code == 2  # type: ignore[operator]
 
 
+def test_the_end_of_a_run_tells_of_clean_and_of_spoiled_images(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def entry(accuracy: float, **more: str) -> dict[str, object]:
+        return {"accuracy": accuracy, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.05]}, **more}
+
+    measured = {
+        "test": entry(0.9),
+        "test_heavy": entry(0.6),
+        "test_heavy_tta": entry(0.625),
+        "test_medmnistc": entry(0.75, worst_corruption="stain_deposit"),
+    }
+    record = RunRecord(run="r", started="", data="sample", recipe="demo", metrics=measured)
+    store = LocalStore(tmp_path)
+    cli._print_run(record, store, False)
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "heavy accuracy 0.6000 (95 % interval 0.5000 to 0.6500)" in said
+    assert "heavy, TTA accuracy 0.6250 (95 % interval 0.5250 to 0.6750)" in said
+    assert any(line.startswith("MedMNIST-C accuracy 0.7500") for line in said)
+    assert " ".join(said).endswith("worst stain_deposit")
+    cli._print_run(record, store, True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["metrics"]["test_heavy"]["accuracy"] == 0.6
+    assert document["metrics"]["test_medmnistc"]["worst_corruption"] == "stain_deposit"
+    assert document["metrics"]["val"] == {}
+
+
 def test_runs_are_listed_and_found_by_a_part_of_their_id(hemaflow: object, tmp_path: Path) -> None:
     store = LocalStore(tmp_path / ".hemaflow")
     for name, status in (("20260101-000000-aaaa", "completed"), ("20260102-000000-bbbb", "failed")):

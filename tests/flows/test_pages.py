@@ -71,6 +71,43 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
     assert cells(page, "b")[1:] == ["1.0000", "", "**8**"]
 
 
+def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
+    clean = {"accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}, "num_examples": 10}
+    heavy = {**clean, "accuracy": 0.5, "intervals": {"accuracy": [0.4, 0.6]}}
+    corrupted = {
+        "accuracy": 0.7,
+        "balanced_accuracy": 0.65,
+        "intervals": {"accuracy": [0.6, 0.8]},
+        "num_examples": 10,
+        "corruptions": [
+            {
+                "corruption": name,
+                "accuracy": [0.9, 0.8],
+                "balanced_error": error,
+                "balanced_error_to_alexnet": 2,
+            }
+            for name, error in (("bubble", 0.125), ("pixelate", 0.25))
+        ],
+        "worst_corruption": "pixelate",
+        "worst_class": HOSTILE,
+    }
+    document = {
+        "test": clean,
+        "test_heavy": heavy,
+        "test_medmnistc": corrupted,
+        "val_heavy": {"num_examples": 0},
+    }
+    page = pages.metrics(document, "flips")
+    spoiled = page.partition("## Spoiled images")[2]
+    assert cells(spoiled, "accuracy")[1:] == ["0.5000 (0.4000 to 0.6000)", "0.7000 (0.6000 to 0.8000)"]
+    assert cells(spoiled, "balanced accuracy")[1:] == ["", "0.6500"]
+    assert cells(spoiled, "bubble")[1:] == ["0.9000", "0.8000", "0.1250", "2.00"]
+    assert cells(spoiled, "**pixelate**")[3] == "0.2500"
+    assert "Worst corruption: pixelate" in spoiled
+    assert "<img" not in page
+    assert "Spoiled" not in pages.metrics({"test": clean}, "flips")
+
+
 @pytest.mark.parametrize(("better", "said"), [(True, "is promoted"), (False, "is not promoted")])
 def test_a_verdict_shows_every_number_it_rests_on(better: bool, said: str) -> None:
     import numpy as np

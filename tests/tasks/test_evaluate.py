@@ -77,7 +77,8 @@ def rows(store: LocalStore, manifest: Manifest, split: str) -> list[dict[str, st
 def test_metrics_are_those_of_the_predictions(store: LocalStore, tmp_path: Path) -> None:
     manifest = evaluate(store, parents(store, tmp_path), tta="dihedral", batch_size=8)
     metrics = json.loads(manifest.read(store, "metrics.json"))
-    assert set(metrics) == {"val", "val_tta", "test", "test_tta"}
+    entries = {f"{split}{mix}{views}" for split in COUNTS for mix in ("", "_heavy") for views in ("", "_tta")}
+    assert set(metrics) == {e for e in entries if "train" not in e} | {"val_medmnistc", "test_medmnistc"}
     for split in ("val", "test"):
         predicted = rows(store, manifest, split)
         assert len(predicted) == COUNTS[split]
@@ -91,6 +92,7 @@ def test_metrics_are_those_of_the_predictions(store: LocalStore, tmp_path: Path)
             low, high = metrics[name]["intervals"]["accuracy"]
             assert low <= accuracy <= high
     assert manifest.facts["metrics"]["test"]["accuracy"] == metrics["test"]["accuracy"]
+    assert "corruptions" not in manifest.facts["metrics"]["test_medmnistc"]
     assert len(manifest.facts["tta_views"]) == 8
 
 
@@ -114,8 +116,40 @@ def test_the_report_shows_the_mistakes_and_is_the_same_each_time(store: LocalSto
     assert again.object("report.html").sha256 == manifest.object("report.html").sha256
 
 
+def test_spoiled_images_are_measured_like_clean_ones(store: LocalStore, tmp_path: Path) -> None:
+    results = parents(store, tmp_path)
+    manifest = evaluate(store, results, tta="flips", batch_size=8)
+    metrics = json.loads(manifest.read(store, "metrics.json"))
+    for split in ("val", "test"):
+        assert set(metrics[f"{split}_heavy"]) == set(metrics[split])
+        assert set(metrics[f"{split}_heavy_tta"]) == set(metrics[f"{split}_tta"])
+        assert metrics[f"{split}_heavy"]["num_examples"] == COUNTS[split]
+        assert metrics[f"{split}_heavy"]["accuracy"] < metrics[split]["accuracy"]
+        assert len(metrics[f"{split}_medmnistc"]["corruptions"]) == 11
+        assert metrics[f"{split}_medmnistc"]["num_examples"] == COUNTS[split]
+    page = manifest.read(store, "report.html").decode()
+    assert 'id="robustness"' in page
+    assert "was not measured" not in page
+
+
+def test_what_is_measured_of_spoiled_images_is_config(store: LocalStore, tmp_path: Path) -> None:
+    results = parents(store, tmp_path)
+    none = json.loads(evaluate(store, results, robustness="none").read(store, "metrics.json"))
+    assert set(none) == {"val", "val_tta", "test", "test_tta"}
+    some = evaluate(store, results, robustness="heavy", robustness_images=10, batch_size=8)
+    metrics = json.loads(some.read(store, "metrics.json"))
+    assert set(metrics) - set(none) == {"val_heavy", "val_heavy_tta", "test_heavy", "test_heavy_tta"}
+    assert metrics["test_heavy"]["num_examples"] == 10
+    assert {entry: metrics[entry]["accuracy"] for entry in none} == {
+        entry: none[entry]["accuracy"] for entry in none
+    }
+    other = evaluate(store, results, robustness="heavy", robustness_images=10, robustness_seed=1)
+    assert json.loads(other.read(store, "metrics.json"))["test_heavy"] != metrics["test_heavy"]
+
+
 def test_an_empty_split_has_no_metrics(store: LocalStore, tmp_path: Path) -> None:
     manifest = evaluate(store, parents(store, tmp_path, num_test=0))
     metrics = json.loads(manifest.read(store, "metrics.json"))
-    assert metrics["test"] == {"num_examples": 0}
+    for entry in ("test", "test_heavy", "test_medmnistc"):
+        assert metrics[entry] == {"num_examples": 0}
     assert rows(store, manifest, "test") == []

@@ -66,6 +66,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.88 <= inside / 200 <= 0.99
 
 
+def test_the_interval_of_a_mean_is_that_of_the_accuracy() -> None:
+    labels, probabilities = case(5, 80, 1.0)
+    right = (probabilities.argmax(1) == labels).astype(float)
+    alike = metrics.intervals(labels, probabilities, resamples=250, seed=3)["accuracy"]
+    assert metrics.mean_interval(right, resamples=250, seed=3) == pytest.approx(alike)
+
+
 def test_calibration_of_known_cases() -> None:
     labels = np.array([0] * 8 + [1] * 2)
     sure = np.tile([1.0, 0.0], (10, 1))

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.corruptions import MEDMNIST_C
 from tasks.report import Mistake, ReportInputs, render
+from tasks.report_robustness import Examples, Spoiled, heat
+from tasks.robustness import evaluate_medmnist_c
 
 HOSTILE = '<script>alert("x")</script>'
 CLASSES = ["basophil", HOSTILE, "platelet"]
@@ -198,6 +201,70 @@ def test_report_without_tta_shows_the_plain_figures_only(page: Page) -> None:
     plain = Page(render(replace(inputs(), tta="none")).decode())
     assert "test, TTA" in page.text
     assert "TTA" not in plain.text
+
+
+def spoiled_inputs() -> ReportInputs:
+    """What the report is made of where robustness was measured; stain deposits are the worst."""
+    labels = np.repeat([0, 1, 2], 20)
+    named = np.tile(labels, (11, 5, 1))
+    for severity in range(5):
+        named[list(MEDMNIST_C).index("stain_deposit"), severity, : 4 * (severity + 1)] = 2
+    corrupted = evaluate_medmnist_c(labels, named, CLASSES, resamples=20, seed=0)
+    spoiled = {"test_heavy": entry(accuracy=0.55), "test_heavy_tta": entry(accuracy=0.61)}
+    pixels = np.full((24, 24, 3), 90, np.uint8)
+    examples = Examples(
+        [Spoiled("", pixels, 0, 2)], pixels, [Spoiled(name, pixels, 0, 0) for name in MEDMNIST_C]
+    )
+    metrics = {**inputs().metrics, **spoiled, "test_medmnistc": corrupted}
+    return replace(inputs(), metrics=metrics, examples=examples)
+
+
+def test_clean_heavy_and_corrupted_stand_side_by_side() -> None:
+    page = Page(render(spoiled_inputs()).decode())
+    text = re.sub(r"\s+", " ", page.text)
+    assert "Clean (TTA) · test 97.0" in text
+    assert "Heavy mix (TTA) · test 61.0" in text
+    assert "−36.0 points" in text
+    assert "MedMNIST-C · test 98.2" in text  # 1 − 0.2 · (0.2 + 0.4 + 0.6 + 0.8 + 1) / 3 / 11
+    assert "it names 61.0 % right" in text
+    assert "was not measured" not in text
+
+
+def test_the_corruptions_are_shown_by_severity_and_the_worst_are_named() -> None:
+    page = Page(render(spoiled_inputs()).decode())
+    text = re.sub(r"\s+", " ", page.text)
+    assert "robustness" in page.ids
+    # Of 60 images 4, 8, 12, 16, 20 wrong; the balanced error is their share of 20, over 3 classes.
+    assert "stain deposit worst 93.386.780.073.366.7 80.0 0.2001.08" in text
+    assert "JPEG compression 100.0100.0100.0100.0100.0 100.0 0.0000.00" in text
+    assert "basophil worst" in text
+    assert "it minds stain deposit most, down to 66.7" in text
+    assert sum(reference.startswith("data:image/png") for reference in page.references) == 2 + 1 + 1 + 11
+    assert "basophil → platelet" in text
+    assert "script" not in page.tags
+
+
+def test_a_report_without_robustness_says_so(page: Page) -> None:
+    assert "was not measured" in page.text
+    assert "robustness" not in page.ids
+
+
+def test_the_heavy_mix_alone_is_shown_without_the_table() -> None:
+    given = spoiled_inputs()
+    metrics = {name: value for name, value in given.metrics.items() if "medmnistc" not in name}
+    examples = replace(given.examples, original=None, corruptions=[])
+    text = Page(render(replace(given, metrics=metrics, examples=examples, tta="none")).decode()).text
+    assert "Heavy mix · test" in text
+    assert "55.0" in text
+    assert "MedMNIST-C" not in text
+
+
+def test_the_more_is_wrong_the_deeper_the_shade() -> None:
+    shades = [heat(accuracy).shade for accuracy in (1.0, 0.99, 0.9, 0.5, 0.0)]
+    assert shades == sorted(shades)
+    assert shades[0] == 0
+    assert shades[1] > 0.05
+    assert "strong" in heat(0.3).kind
 
 
 def test_report_of_next_to_nothing_still_comes_out() -> None:
