@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, server_commands, stack_commands, store_commands
+from flows import backbone_commands, champion_commands, server_commands, stack_commands, store_commands
 from flows.console import ConsoleObserver, silenced
 from flows.engine import Decision, all_reused
 from flows.recipes import RECIPES, recipe_named
@@ -249,6 +249,7 @@ def predict(
         out.print(f"{result['image']}: {likeliest}", markup=False)
 
 
+app.command(name="backbones")(backbone_commands.list_backbones)
 app.command()(server_commands.prepare)
 app.command()(server_commands.worker)
 app.command(name="runs")(store_commands.list_runs)

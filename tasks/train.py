@@ -25,7 +25,7 @@ from infra.manifest import Manifest
 from infra.store import file_sha256
 from tasks.backbones import check_backbone
 from tasks.fitting import Fitting
-from tasks.model import OnlineLayer
+from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
