@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,8 +38,13 @@ def training_batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
+    class_weights: Sequence[float] = (),
 ) -> tf.data.Dataset:
-    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on."""
+    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on.
+
+    With `class_weights` (C of them), each batch has float32[B] beside it: the weights of its images, a soft
+    label's by its shares.
+    """
     import tensorflow as tf
 
     rng = np.random.default_rng((seed, epoch))
@@ -60,7 +66,7 @@ def training_batches(
     )
     batches = records.batch(batch_size).skip(first_step)
     return batches.map(
-        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)),
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes), class_weights),
         num_parallel_calls=2,
         deterministic=True,
     ).prefetch(4)
@@ -76,10 +82,13 @@ def validation_batches(
     paths = [str(shards.path(place)) for place in range(len(shards))]
     records = tf.data.TFRecordDataset(paths, buffer_size=4 << 20)
     batches = records.batch(batch_size).map(
-        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
     )
     return batches.prefetch(2)
 
 
-def _pair(decoded: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    return decoded["image"], decoded["label"]
+def _tuple(decoded: dict[str, tf.Tensor], class_weights: Sequence[float] = ()) -> tuple[tf.Tensor, ...]:
+    import tensorflow as tf
+
+    pair = decoded["image"], decoded["label"]
+    return (*pair, tf.linalg.matvec(decoded["label"], list(class_weights))) if class_weights else pair

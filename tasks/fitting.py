@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import Interrupted, StageError
 from tasks import checkpoint
 from tasks.arriving import ArrivingShards
+from tasks.backbones import BACKBONES
 from tasks.feed import num_steps, training_batches, validation_batches
 from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
+from tasks.weighting import balanced_weights
 
 if TYPE_CHECKING:
     from infra.draft import Draft
@@ -34,6 +36,8 @@ CHECKPOINT = "checkpoint.npz"
 PROGRESS_SECONDS = 1.0
 """The shortest time between two reports of progress."""
 VAL_BATCH_SIZE = 256
+LAST_STAGE = "last-stage"
+"""What train.fine_tuning.from_layer is to begin at the last stage of the backbone."""
 
 
 class Fitting:
@@ -58,6 +62,9 @@ class Fitting:
             for name, phase in (("transfer", config.transfer), ("fine-tuning", config.fine_tuning))
             if phase.epochs
         ]
+        self.class_weights: tuple[float, ...] = ()
+        if config.class_weights == "balanced":
+            self.class_weights = balanced_weights(ingest.facts["class_counts"]["train"])
         self.history: list[dict[str, Any]] = []
         self.optimizer_steps = 0
         self.phase = 0
@@ -102,12 +109,15 @@ class Fitting:
         if name == "transfer":
             self.body.trainable = False
         else:
-            unfreeze(self.body, phase.from_layer, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
+            first = phase.from_layer  # type: ignore[union-attr]
+            if first == LAST_STAGE:
+                first = BACKBONES[self.config.backbone].last_stage
+            unfreeze(self.body, first, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
         import keras
 
         self.model.compile(
             optimizer=_optimizer(self.config, phase.learning_rate),
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=self.config.label_smoothing),
+            loss=_loss(self.config),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed precision under it
             # has a history of not learning.
@@ -139,6 +149,7 @@ class Fitting:
             seed=self.config.seed,
             epoch=number,
             first_step=self.step,
+            class_weights=self.class_weights,
         )
         try:
             self.model.fit(
@@ -371,12 +382,25 @@ class Fitting:
         return Plateau(config.plateau_patience, config.plateau_factor, config.min_learning_rate)
 
 
+def _loss(config: TrainConfig) -> Any:
+    import keras
+
+    smoothing = config.label_smoothing
+    if config.loss == "focal":
+        return keras.losses.CategoricalFocalCrossentropy(
+            config.focal_alpha, config.focal_gamma, label_smoothing=smoothing
+        )
+    return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+
+
 def _optimizer(config: TrainConfig, learning_rate: float) -> Any:
     import keras
 
     common: dict[str, Any] = {"learning_rate": learning_rate}
     if config.ema_momentum:
         common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    if config.gradient_clip_norm:
+        common["global_clipnorm"] = config.gradient_clip_norm
     if config.optimizer == "adam":
         return keras.optimizers.Adam(**common)
     common["weight_decay"] = config.weight_decay

@@ -15,15 +15,15 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from infra.draft import Draft
 from infra.errors import ConfigError
 from infra.manifest import Manifest
 from infra.store import file_sha256
-from tasks.backbones import check_backbone
+from tasks.backbones import BACKBONES, check_backbone
 from tasks.fitting import Fitting
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
@@ -57,7 +57,8 @@ class FineTuningConfig(StageConfig):
     batch_size: NonNegativeInt = 0
     """Images per step in this phase; 0 for train.batch_size."""
     from_layer: int | str = 0
-    """The first layer of the backbone that learns: its name or index; 0 is the whole backbone."""
+    """The first layer of the backbone that learns: its name or index, or `last-stage` for the one that the
+    table of backbones names; 0 is the whole backbone."""
     train_batch_norm: bool = True
     """Whether BatchNorm layers of the backbone learn too; false keeps their ImageNet statistics."""
 
@@ -83,6 +84,8 @@ class TrainConfig(StageConfig):
     """SGD has Nesterov momentum 0.9."""
     weight_decay: NonNegativeFloat = 0.004
     """Decoupled, for all optimizers but adam; 0.004 is Keras' own for AdamW (arXiv:1711.05101)."""
+    gradient_clip_norm: NonNegativeFloat = 0.0
+    """The largest norm of all gradients together (arXiv:1211.5063); 0 leaves them as they are."""
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     """How the learning rate of a phase goes on from its peak."""
     warmup_epochs: NonNegativeFloat = 1.0
@@ -93,8 +96,17 @@ class TrainConfig(StageConfig):
     """For `plateau`."""
     min_learning_rate: NonNegativeFloat = 1e-6
     """For `plateau`: where it ends."""
+    loss: Literal["categorical_crossentropy", "focal"] = "categorical_crossentropy"
+    """What is minimised; both take the soft labels of CutMix and MixUp. val_loss is the same, unweighted."""
+    focal_gamma: NonNegativeFloat = 2.0
+    """For `focal`: how little what is right already counts (arXiv:1708.02002)."""
+    focal_alpha: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """For `focal`: a factor on all of it (arXiv:1708.02002)."""
     label_smoothing: UnitInterval = 0.1
     """arXiv:1512.00567."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each image by how rare its class is in the training split (tasks/weighting.py), a soft
+    label's by its shares; in training only, not in accuracy, val_loss or val_accuracy."""
     early_stopping_patience: NonNegativeInt = 0
     """Epochs of a phase without a better val_accuracy before it ends; 0 never ends it."""
     ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -117,6 +129,16 @@ class TrainConfig(StageConfig):
     @classmethod
     def _known_backbone(cls, name: str) -> str:
         return check_backbone(name)
+
+    @model_validator(mode="after")
+    def _input_is_large_enough(self) -> Self:
+        least = BACKBONES[self.backbone].min_pixels
+        if 0 < self.input_size_pixels < least:
+            raise ValueError(
+                f"The backbone {self.backbone} takes images of at least {least} pixels. "
+                f"Received: input_size_pixels={self.input_size_pixels}"
+            )
+        return self
 
     def resolved(self) -> TrainConfig:
         """Return the config with the hash of its weights file. Raises ConfigError where there is none."""
