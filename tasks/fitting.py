@@ -23,6 +23,7 @@ from tasks.backbones import BACKBONES
 from tasks.feed import num_steps, training_batches, validation_batches
 from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
+from tasks.starting import result_key, start_from_model
 from tasks.weighting import balanced_weights
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Fitting:
         ingest, augment = parents["ingest"], parents["augment"]
         self.config, self.draft = config, draft
         self.image_pixels = int(ingest.facts["image_size_pixels"])
-        self.num_classes = len(ingest.facts["classes"])
+        self.store = parents.store
+        self.classes: list[str] = ingest.facts["classes"]
+        self.num_classes = len(self.classes)
         self.train_shards = ArrivingShards(parents, augment.matching("train-"))
         self.val_shards = ArrivingShards(parents, ingest.matching("val-"))
         self.num_examples = int(augment.facts["num_examples"])
@@ -365,7 +368,16 @@ class Fitting:
                 "--set train.initial_weights=FILE.h5\n"
                 "2. Or train from scratch: --set train.initial_weights=none",
             ) from error
-        if config.initial_weights_sha256:
+        if result_key(config.initial_weights):
+            start_from_model(
+                self.store,
+                config.initial_weights,
+                config.initial_weights_sha256,
+                self.body,
+                self.head,
+                same_classes=list(config.initial_classes) == self.classes,
+            )
+        elif config.initial_weights_sha256:
             load_backbone_weights(self.body, config.initial_weights, config.initial_weights_sha256)
         self.model = assemble(
             config.backbone,

@@ -28,6 +28,7 @@ from tasks.fitting import Fitting
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
+from tasks.starting import check_initial_weights, result_key
 from tasks.stage import Parents, StageConfig
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,12 @@ class TrainConfig(StageConfig):
     backbone: str = "cnn"
     """A row of the table in tasks/backbones.py."""
     initial_weights: str = "none"
-    """`imagenet`, `none`, or a file of weights of the backbone without its top (.h5 or .keras)."""
+    """`imagenet`, `none`, a file of weights of the backbone without its top (.h5 or .keras), or the model of
+    another run in the store: `run:RUN`, `run:champion`, or `train:KEY` for a result (tasks/starting.py)."""
     initial_weights_sha256: str = ""
-    """The file's SHA-256: what enters the key instead of its path. Filled in from the file."""
+    """Of the file or the run's model: what enters the key instead of its path or key. Filled in from it."""
+    initial_classes: tuple[str, ...] = ()
+    """The classes of the run's model: where they are those of the data, its head is a start too. Filled in."""
     input_size_pixels: NonNegativeInt = 0
     """Images are resized (bilinear) to this size in the model; 0 keeps the size of the data."""
     head_units: tuple[PositiveInt, ...] = (512, 256)
@@ -130,6 +134,11 @@ class TrainConfig(StageConfig):
     def _known_backbone(cls, name: str) -> str:
         return check_backbone(name)
 
+    @field_validator("initial_weights")
+    @classmethod
+    def _known_form(cls, weights: str) -> str:
+        return check_initial_weights(weights)
+
     @model_validator(mode="after")
     def _input_is_large_enough(self) -> Self:
         least = BACKBONES[self.backbone].min_pixels
@@ -142,13 +151,13 @@ class TrainConfig(StageConfig):
 
     def resolved(self) -> TrainConfig:
         """Return the config with the hash of its weights file. Raises ConfigError where there is none."""
-        if self.initial_weights in ("imagenet", "none"):
+        if self.initial_weights in ("imagenet", "none") or result_key(self.initial_weights):
             return self
         path = Path(self.initial_weights).expanduser()
         if path.suffix not in WEIGHT_FILE_SUFFIXES or not path.is_file():
             raise ConfigError(
                 "The initial weights cannot be used.",
-                expected="imagenet, none, or an existing .h5 or .keras file",
+                expected="imagenet, none, run:RUN, or an existing .h5 or .keras file",
                 received=self.initial_weights,
                 where="train.initial_weights",
                 remedy="Check the path, or train from scratch with --set train.initial_weights=none.",
@@ -158,9 +167,11 @@ class TrainConfig(StageConfig):
         )
 
     def key_document(self) -> dict[str, Any]:
-        """Return what enters the key: of a weights file its content, not where it lies."""
+        """Return what enters the key: of a weights file or a model its content, not where it lies."""
         document = super().key_document()
-        if self.initial_weights_sha256:
+        if result_key(self.initial_weights):
+            document["initial_weights"] = "model"
+        elif self.initial_weights_sha256:
             document["initial_weights"] = Path(self.initial_weights).name
         return document
 
