@@ -170,15 +170,19 @@ def _built(layer: OnlineLayer, seed: int) -> Any:
     """Return the Keras layer. It computes in float32: counts of pixels overflow half precision."""
     import keras
 
-    builder = getattr(keras.layers, layer.name)
     arguments = {name: _span_of(name, value, layer.name) for name, value in layer.factors.items()}
     arguments["dtype"] = "float32"
     if layer.name not in _UNSEEDED:
         arguments["seed"] = seed
+    built = getattr(keras.layers, layer.name)(**arguments)
+    # Some say that they cannot be compiled: TensorFlow's XLA cannot, which is not used, and JAX can, but for one
+    # that fails there when it is compiled (Keras 3.15.1).
+    for part in built._flatten_layers():
+        part.supports_jit = layer.name != "RandomElasticTransform"
     if layer.name == "GaussianNoise":  # it takes a deviation of at most 1
-        scaled = keras.layers.Rescaling(1 / 255, dtype="float32")
-        return keras.Sequential([scaled, builder(**arguments), keras.layers.Rescaling(255, dtype="float32")])
-    return builder(**arguments)
+        scales = (keras.layers.Rescaling(scale, dtype="float32") for scale in (1 / 255, 255))
+        return keras.Sequential([next(scales), built, next(scales)])
+    return built
 
 
 def _span_of(name: str, value: Any, layer: str) -> Any:

@@ -7,13 +7,15 @@ Reads the training shards of augment and the validation shards of ingest. Writes
 
 Guarantees: a checkpoint is kept after every epoch and on SIGTERM, as one object; a training that was cut off
 goes on from it and takes, all in all, the optimizer steps of an uninterrupted one. Memory does not grow with
-the number of images.
+the number of images. Nothing but Keras and one of its backends is needed: under `KERAS_BACKEND=jax` TensorFlow
+need not be installed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -186,9 +188,9 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     import keras
 
     keras.utils.clear_session()  # names of layers count what this process built before
-    strategy = use_devices(config.mixed_precision)
+    devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
+    with devices:
         fitting = Fitting(parents, config, draft)
         fitting.run()
         model = fitting.finished_model()
@@ -211,8 +213,18 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
 
 
 def use_devices(mixed_precision: str) -> Any:
-    """Set up what devices there are, and return the tf.distribute strategy that uses them."""
+    """Set up what devices there are, and return a context in which models are built for them.
+
+    Under the tensorflow backend all GPUs share the batches; under any other, one device does the work.
+    """
     import keras
+
+    if keras.backend.backend() != "tensorflow":
+        accelerators = [device for device in keras.distribution.list_devices() if "cpu" not in device]
+        policy = "mixed_bfloat16" if accelerators and mixed_precision == "auto" else "float32"
+        keras.mixed_precision.set_global_policy(policy)
+        log.info("training on %s in %s", accelerators[0] if accelerators else "CPU", policy)
+        return nullcontext()
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -225,4 +237,5 @@ def use_devices(mixed_precision: str) -> Any:
         policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
     keras.mixed_precision.set_global_policy(policy)
     log.info("training on %s in %s", f"{len(gpus)} GPU" if gpus else "CPU", policy)
-    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    strategy = tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    return strategy.scope()
