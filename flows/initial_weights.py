@@ -37,8 +37,8 @@ def with_model_found(config: PipelineConfig, store: Store) -> PipelineConfig:
             expected=f"train.backbone={backbone}",
             received=f"train.backbone={manifest.facts['backbone']}",
             where="train.initial_weights",
-            remedy=f"Train the same one with --set train.backbone={manifest.facts['backbone']}, or name a run "
-            f"with {backbone}.",
+            remedy=f"Train the same one with --set train.backbone={manifest.facts['backbone']}, or name a "
+            f"run with {backbone}.",
         )
     update = {
         "initial_weights": f"{RESULT}{manifest.key}",

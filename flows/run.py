@@ -247,7 +247,7 @@ class Run:
 
 
 def _named_needs(config: PipelineConfig) -> dict[str, str]:
-    """Return the results that a config names, each as a need of its own: reference set and initial weights."""
+    """Return the results that a config names as needs of their own: reference set and initial weights."""
     named = {
         REFERENCE: reference.result_key(config.ingest.reference),
         INITIAL_WEIGHTS: starting.result_key(config.train.initial_weights),

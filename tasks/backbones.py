@@ -14,10 +14,10 @@ from typing import Any, Literal
 from infra.errors import ConfigError, nearest
 
 Preprocessing = Literal["none", "tf", "caffe", "torch"]
-"""What is done to RGB pixels in 0..255, as keras.applications calls it: nothing, where the network does it
-itself; tf, to -1..1; caffe, to BGR less its mean over ImageNet; torch, to a mean of 0 and a deviation of 1."""
+"""What is done to RGB pixels in 0..255, as keras.applications calls it: none, where the network does it
+itself; tf, to -1..1; caffe, to BGR less its mean over ImageNet; torch, to mean 0 and deviation 1."""
 
-# keras/src/applications/imagenet_utils.py, in RGB order: the means of caffe in 0..255, those of torch in 0..1.
+# keras/src/applications/imagenet_utils.py, in RGB order: caffe in 0..255, torch in 0..1.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 TORCH_MEAN, TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -50,9 +50,7 @@ class Backbone:
 
 def _mobilenet_v2(alpha: float, num_parameters: int) -> Backbone:
     source, arguments = "arXiv:1801.04381", {"alpha": alpha}
-    return Backbone(
-        "MobileNetV2", "tf", 224, num_parameters, "block_13_expand", source, arguments=arguments
-    )
+    return Backbone("MobileNetV2", "tf", 224, num_parameters, "block_13_expand", source, arguments=arguments)
 
 
 def _mobilenet_v3(size: str, num_parameters: int, last_stage: str) -> Backbone:

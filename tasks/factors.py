@@ -1,7 +1,7 @@
 """What a factor of an augmentation layer may be, and the check that a config keeps to it.
 
-The tables of layers are made of these: `tasks/layers.py` for copies (keras-cv), `tasks/online.py` for layers in
-front of the network (Keras). Neither library is needed to know what it takes.
+The tables of layers are made of these: `tasks/layers.py` for copies (keras-cv), `tasks/online.py` for layers
+in front of the network (Keras). Neither library is needed to know what it takes.
 """
 
 from __future__ import annotations

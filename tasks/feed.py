@@ -4,8 +4,8 @@ Shards are opened in an order of the epoch's own, a few at a time, as soon as th
 records mixed in a buffer of bounded size. A feed begun at step k gives what the whole feed gives from step k
 on.
 
-Under Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead; under any other it is a generator
-of numpy arrays (tasks/numpy_feed.py), and TensorFlow need not be installed. The order differs between the two.
+Under Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead; under any other it is a
+generator of numpy arrays (tasks/numpy_feed.py), and TensorFlow need not be installed. Their orders differ.
 """
 
 from __future__ import annotations

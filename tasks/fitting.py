@@ -122,8 +122,8 @@ class Fitting:
             optimizer=_optimizer(self.config, phase.learning_rate),
             loss=_loss(self.config),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            # TensorFlow's XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed precision
-            # under it has a history of not learning. JAX is made for it.
+            # TensorFlow's XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed
+            # precision under it has a history of not learning. JAX is made for it.
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
         self.model.optimizer.build(self.model.trainable_variables)

@@ -20,6 +20,7 @@ from infra.errors import nearest
 from tasks.factors import Factor, check_factors
 from tasks.stage import StageConfig
 
+
 def _factor(required: bool = True, meaning: str = "strength", high: float = 1.0) -> Factor:
     return Factor("span", meaning, high=high, required=required)
 

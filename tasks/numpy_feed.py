@@ -32,7 +32,7 @@ def training_batches(
     first_step: int = 0,
     class_weights: Sequence[float] = (),
 ) -> Iterator[Batch]:
-    """Yield one epoch of (uint8[B, H, W, 3], float32[B, C]), and float32[B] with weights, from `first_step`."""
+    """Yield one epoch of (uint8[B, H, W, 3], float32[B, C][, float32[B]]); see `tasks/feed.py`."""
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(shards))
     shards.fetch(order)

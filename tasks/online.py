@@ -1,13 +1,17 @@
 """Online augmentation: random layers of `keras.layers` in front of the network while it trains.
 
-They map float32[B, H, W, 3] in 0..255 to the same, on the device that trains and on any Keras backend, and are
-not in the saved model. The table of what a config may say is known without Keras; its names and limits are
-those of Keras 3.15.1, which a test holds it against.
+They map float32[B, H, W, 3] in 0..255 to the same, on the device that trains and on any Keras backend, and
+are not in the saved model. The table of what a config may say is known without Keras; its names and limits
+are those of Keras 3.15.1, which a test holds it against.
 
-Not in the table: CutMix and MixUp, which change the labels, and a model is not given its labels (both are among
-the layers of augment); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator as the
-graph is made, the same for a whole training and others after a cut (it is among those of augment, too);
+Not in the table: CutMix and MixUp, which change the labels, and a model is not given its labels (both are
+among the layers of augment); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator as
+the graph is made, the same for a whole training and others after a cut (it is among those of augment, too);
 RandomCrop, CenterCrop and Resizing, which change the size.
+
+Images a second that each changes, 96 px in batches of 64, on one shared x86-64 core: RandAugment 150 and CLAHE
+190, which cost more than a small network; RandomErasing 1600; shifts, turns, shears, zooms, hue and
+saturation 2,300 to 3,000; equalization, flips, contrast and blur 2,800 to 8,100; brightness 59,000.
 """
 
 from __future__ import annotations
@@ -175,8 +179,8 @@ def _built(layer: OnlineLayer, seed: int) -> Any:
     if layer.name not in _UNSEEDED:
         arguments["seed"] = seed
     built = getattr(keras.layers, layer.name)(**arguments)
-    # Some say that they cannot be compiled: TensorFlow's XLA cannot, which is not used, and JAX can, but for one
-    # that fails there when it is compiled (Keras 3.15.1).
+    # Some say that they cannot be compiled: TensorFlow's XLA cannot, which is not used, and JAX can, but for
+    # one that fails there when it is compiled (Keras 3.15.1).
     for part in built._flatten_layers():
         part.supports_jit = layer.name != "RandomElasticTransform"
     if layer.name == "GaussianNoise":  # it takes a deviation of at most 1

@@ -3,8 +3,8 @@
 Reads `model.keras` of a complete result of train in the same store (`train:KEY`). What enters the key of the
 training is that object's SHA-256 and the classes it tells apart, never the run that made it.
 
-The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else it
-begins anew, as it does with ImageNet's weights.
+The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else
+it begins anew, as it does with ImageNet's weights.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def check_initial_weights(weights: str) -> str:
     """Return initial weights of a known form. Raises ValueError."""
     if weights.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", weights.removeprefix(RESULT)):
         raise ValueError(
-            "Expected train: and the whole key of a result, 64 letters (hemaflow show RUN --json), or run: and "
-            f"a run. Received: {weights}"
+            "Expected train: and the whole key of a result, 64 letters (hemaflow show RUN --json), or run: "
+            f"and a run. Received: {weights}"
         )
     return weights
 

@@ -7,8 +7,8 @@ Reads the training shards of augment and the validation shards of ingest. Writes
 
 Guarantees: a checkpoint is kept after every epoch and on SIGTERM, as one object; a training that was cut off
 goes on from it and takes, all in all, the optimizer steps of an uninterrupted one. Memory does not grow with
-the number of images. Nothing but Keras and one of its backends is needed: under `KERAS_BACKEND=jax` TensorFlow
-need not be installed.
+the number of images. Nothing but Keras and one of its backends is needed: under `KERAS_BACKEND=jax`
+TensorFlow need not be installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from infra.draft import Draft
 from infra.errors import ConfigError
@@ -30,8 +38,8 @@ from tasks.fitting import Fitting
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
-from tasks.starting import check_initial_weights, result_key
 from tasks.stage import Parents, StageConfig
+from tasks.starting import check_initial_weights, result_key
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +85,7 @@ class TrainConfig(StageConfig):
     initial_weights_sha256: str = ""
     """Of the file or the run's model: what enters the key instead of its path or key. Filled in from it."""
     initial_classes: tuple[str, ...] = ()
-    """The classes of the run's model: where they are those of the data, its head is a start too. Filled in."""
+    """The classes of the run's model; where they are those of the data, its head is used too. Filled in."""
     input_size_pixels: NonNegativeInt = 0
     """Images are resized (bilinear) to this size in the model; 0 keeps the size of the data."""
     head_units: tuple[PositiveInt, ...] = (512, 256)
@@ -111,8 +119,8 @@ class TrainConfig(StageConfig):
     label_smoothing: UnitInterval = 0.1
     """arXiv:1512.00567."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs each image by how rare its class is in the training split (tasks/weighting.py), a soft
-    label's by its shares; in training only, not in accuracy, val_loss or val_accuracy."""
+    """`balanced` weighs each image by how rare its class is in the training split (tasks/weighting.py), one
+    with a soft label by its shares; in training only, not in accuracy, val_loss or val_accuracy."""
     early_stopping_patience: NonNegativeInt = 0
     """Epochs of a phase without a better val_accuracy before it ends; 0 never ends it."""
     ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

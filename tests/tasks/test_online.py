@@ -1,4 +1,4 @@
-"""The online layers: what a config may say, that Keras takes it, and what they do to a batch while training."""
+"""The online layers: what a config may say, that Keras takes it, and what they do to a training batch."""
 
 from __future__ import annotations
 

@@ -138,7 +138,13 @@ def test_what_a_network_does_itself_is_in_it() -> None:
     """Networks that take 0..255 begin with layers that bring pixels to a small range, but for our own."""
     import keras
 
-    for name in ("mobilenetv3-small", "efficientnet-b0", "efficientnetv2-b0", "efficientnetv2-s", "convnext-tiny"):
+    for name in (
+        "mobilenetv3-small",
+        "efficientnet-b0",
+        "efficientnetv2-b0",
+        "efficientnetv2-s",
+        "convnext-tiny",
+    ):
         body = build_backbone(name, PIXELS, None)
         scaling = (keras.layers.Rescaling, keras.layers.Normalization)
         last = [layer for layer in body.layers[:5] if isinstance(layer, scaling)][-1]
