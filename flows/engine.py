@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from flows.initial_weights import with_model_found
 from flows.record import KnownRuns
 from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from flows.why import causes, explain, in_short
@@ -109,7 +110,7 @@ class Engine:
 
     Args:
         store: Where results are kept.
-        config: The config of every stage.
+        config: The config of every stage; a run that it names is looked up in the store.
         data: What --data named.
         settings: Where things are on this machine.
         from_stage: Compute this stage and all after it again; "" for none.
@@ -130,7 +131,7 @@ class Engine:
         until_stage: StageName = "submit",
         pins: Pins | None = None,
     ) -> None:
-        self.store, self.config, self.data, self.settings = store, config, data, settings
+        self.store, self.data, self.settings = store, data, settings
         self.pins = pins or Pins("", {})
         last = STAGE_NAMES.index(until_stage)
         self.stages = STAGE_NAMES[: last + 1]
@@ -140,8 +141,9 @@ class Engine:
                 f"Nothing is left to do: --from {from_stage} begins after --until {until_stage} ends.",
                 remedy="Name a later stage with --until, or leave it out.",
             )
+        self.config = with_model_found(config, store) if "train" in self.stages else config
         self._configs: dict[StageName, StageConfig] = {
-            stage: getattr(config, stage).resolved() for stage in self.stages
+            stage: getattr(self.config, stage).resolved() for stage in self.stages
         }
         if "ingest" in self.pins.manifests:
             self.source_sha256 = self.pins.manifests["ingest"].inputs.parents.get("source", "")

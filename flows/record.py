@@ -25,6 +25,8 @@ RECENT = 5
 """How many runs an estimate of time is made from."""
 REFERENCE = "reference"
 """What a run's need of the result of ingest is called that its reference set comes from."""
+INITIAL_WEIGHTS = "initial-weights"
+"""What a run's need of the result of train is called that its own training starts from."""
 CHAMPION = "champion"
 """A name for the run that the champion's pointer names, wherever a run can be named."""
 

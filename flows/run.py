@@ -16,7 +16,15 @@ from flows.changes import change
 from flows.engine import Decision, Engine, Pins, require_manifest
 from flows.observer import Observer
 from flows.recipes import recipe_named
-from flows.record import REFERENCE, RunRecord, StageRecord, find_run, git_revision, new_run_id
+from flows.record import (
+    INITIAL_WEIGHTS,
+    REFERENCE,
+    RunRecord,
+    StageRecord,
+    find_run,
+    git_revision,
+    new_run_id,
+)
 from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from infra.errors import Interrupted, StoreError, UserError
 from infra.lease import Lease
@@ -24,7 +32,7 @@ from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store, in_parallel
 from infra.stores import open_store
-from tasks.reference import result_key
+from tasks import reference, starting
 
 WAIT_SECONDS = 2.0
 """How often a run that waits for another one's result looks for it."""
@@ -124,7 +132,7 @@ class Run:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             data=self.engine.data,
             source_sha256=self.engine.source_sha256,
-            needs=_reference_needs(self.engine.config),
+            needs=_named_needs(self.engine.config),
             of=self.engine.pins.run,
             recipe=CUSTOM if request.config else request.recipe,
             changes=list(request.changes),
@@ -238,7 +246,10 @@ class Run:
         self.record.save(self.store)
 
 
-def _reference_needs(config: PipelineConfig) -> dict[str, str]:
-    """Return the result of ingest whose test split is the run's reference set, as a need of its own."""
-    key = result_key(config.ingest.reference)
-    return {REFERENCE: key} if key else {}
+def _named_needs(config: PipelineConfig) -> dict[str, str]:
+    """Return the results that a config names as needs of their own: reference set and initial weights."""
+    named = {
+        REFERENCE: reference.result_key(config.ingest.reference),
+        INITIAL_WEIGHTS: starting.result_key(config.train.initial_weights),
+    }
+    return {name: key for name, key in named.items() if key}

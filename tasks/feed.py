@@ -3,15 +3,20 @@
 Shards are opened in an order of the epoch's own, a few at a time, as soon as they have arrived, and their
 records mixed in a buffer of bounded size. A feed begun at step k gives what the whole feed gives from step k
 on.
+
+Under Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead; under any other it is a
+generator of numpy arrays (tasks/numpy_feed.py), and TensorFlow need not be installed. Their orders differ.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks import numpy_feed
 from tasks.arriving import ArrivingShards
 from tasks.records import decode
 
@@ -37,8 +42,26 @@ def training_batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
-) -> tf.data.Dataset:
-    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on."""
+    class_weights: Sequence[float] = (),
+) -> Any:
+    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on.
+
+    With `class_weights` (C of them), each batch has float32[B] beside it: the weights of its images, a soft
+    label's by its shares.
+    """
+    if not _tensorflow():
+        return numpy_feed.training_batches(
+            shards,
+            image_size_pixels,
+            num_classes,
+            batch_size=batch_size,
+            shuffle_buffer_images=shuffle_buffer_images,
+            interleaved_shards=INTERLEAVED_SHARDS,
+            seed=seed,
+            epoch=epoch,
+            first_step=first_step,
+            class_weights=class_weights,
+        )
     import tensorflow as tf
 
     rng = np.random.default_rng((seed, epoch))
@@ -60,7 +83,7 @@ def training_batches(
     )
     batches = records.batch(batch_size).skip(first_step)
     return batches.map(
-        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)),
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes), class_weights),
         num_parallel_calls=2,
         deterministic=True,
     ).prefetch(4)
@@ -68,18 +91,29 @@ def training_batches(
 
 def validation_batches(
     shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
-) -> tf.data.Dataset:
+) -> Any:
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
+    if not _tensorflow():
+        return numpy_feed.validation_batches(shards, image_size_pixels, num_classes, batch_size)
     import tensorflow as tf
 
     shards.fetch(range(len(shards)))
     paths = [str(shards.path(place)) for place in range(len(shards))]
     records = tf.data.TFRecordDataset(paths, buffer_size=4 << 20)
     batches = records.batch(batch_size).map(
-        lambda batch: _pair(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
     )
     return batches.prefetch(2)
 
 
-def _pair(decoded: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    return decoded["image"], decoded["label"]
+def _tensorflow() -> bool:
+    import keras
+
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def _tuple(decoded: dict[str, tf.Tensor], class_weights: Sequence[float] = ()) -> tuple[tf.Tensor, ...]:
+    import tensorflow as tf
+
+    pair = decoded["image"], decoded["label"]
+    return (*pair, tf.linalg.matvec(decoded["label"], list(class_weights))) if class_weights else pair

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import Interrupted, StageError
 from tasks import checkpoint
 from tasks.arriving import ArrivingShards
+from tasks.backbones import BACKBONES
 from tasks.feed import num_steps, training_batches, validation_batches
 from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
+from tasks.starting import result_key, start_from_model
+from tasks.weighting import balanced_weights
 
 if TYPE_CHECKING:
     from infra.draft import Draft
@@ -34,6 +37,8 @@ CHECKPOINT = "checkpoint.npz"
 PROGRESS_SECONDS = 1.0
 """The shortest time between two reports of progress."""
 VAL_BATCH_SIZE = 256
+LAST_STAGE = "last-stage"
+"""What train.fine_tuning.from_layer is to begin at the last stage of the backbone."""
 
 
 class Fitting:
@@ -48,7 +53,9 @@ class Fitting:
         ingest, augment = parents["ingest"], parents["augment"]
         self.config, self.draft = config, draft
         self.image_pixels = int(ingest.facts["image_size_pixels"])
-        self.num_classes = len(ingest.facts["classes"])
+        self.store = parents.store
+        self.classes: list[str] = ingest.facts["classes"]
+        self.num_classes = len(self.classes)
         self.train_shards = ArrivingShards(parents, augment.matching("train-"))
         self.val_shards = ArrivingShards(parents, ingest.matching("val-"))
         self.num_examples = int(augment.facts["num_examples"])
@@ -58,6 +65,9 @@ class Fitting:
             for name, phase in (("transfer", config.transfer), ("fine-tuning", config.fine_tuning))
             if phase.epochs
         ]
+        self.class_weights: tuple[float, ...] = ()
+        if config.class_weights == "balanced":
+            self.class_weights = balanced_weights(ingest.facts["class_counts"]["train"])
         self.history: list[dict[str, Any]] = []
         self.optimizer_steps = 0
         self.phase = 0
@@ -102,16 +112,19 @@ class Fitting:
         if name == "transfer":
             self.body.trainable = False
         else:
-            unfreeze(self.body, phase.from_layer, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
+            first = phase.from_layer  # type: ignore[union-attr]
+            if first == LAST_STAGE:
+                first = BACKBONES[self.config.backbone].last_stage
+            unfreeze(self.body, first, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
         import keras
 
         self.model.compile(
             optimizer=_optimizer(self.config, phase.learning_rate),
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=self.config.label_smoothing),
+            loss=_loss(self.config),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-            # XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed precision under it
-            # has a history of not learning.
-            jit_compile=False,
+            # TensorFlow's XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed
+            # precision under it has a history of not learning. JAX is made for it.
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
         self.model.optimizer.build(self.model.trainable_variables)
 
@@ -139,6 +152,7 @@ class Fitting:
             seed=self.config.seed,
             epoch=number,
             first_step=self.step,
+            class_weights=self.class_weights,
         )
         try:
             self.model.fit(
@@ -354,7 +368,16 @@ class Fitting:
                 "--set train.initial_weights=FILE.h5\n"
                 "2. Or train from scratch: --set train.initial_weights=none",
             ) from error
-        if config.initial_weights_sha256:
+        if result_key(config.initial_weights):
+            start_from_model(
+                self.store,
+                config.initial_weights,
+                config.initial_weights_sha256,
+                self.body,
+                self.head,
+                same_classes=list(config.initial_classes) == self.classes,
+            )
+        elif config.initial_weights_sha256:
             load_backbone_weights(self.body, config.initial_weights, config.initial_weights_sha256)
         self.model = assemble(
             config.backbone,
@@ -371,12 +394,25 @@ class Fitting:
         return Plateau(config.plateau_patience, config.plateau_factor, config.min_learning_rate)
 
 
+def _loss(config: TrainConfig) -> Any:
+    import keras
+
+    smoothing = config.label_smoothing
+    if config.loss == "focal":
+        return keras.losses.CategoricalFocalCrossentropy(
+            config.focal_alpha, config.focal_gamma, label_smoothing=smoothing
+        )
+    return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+
+
 def _optimizer(config: TrainConfig, learning_rate: float) -> Any:
     import keras
 
     common: dict[str, Any] = {"learning_rate": learning_rate}
     if config.ema_momentum:
         common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    if config.gradient_clip_norm:
+        common["global_clipnorm"] = config.gradient_clip_norm
     if config.optimizer == "adam":
         return keras.optimizers.Adam(**common)
     common["weight_decay"] = config.weight_decay

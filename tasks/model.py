@@ -14,53 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
-
 from infra.errors import ConfigError, StageError, nearest
 from infra.store import file_sha256
-from tasks.backbones import BACKBONES, build_backbone
-from tasks.stage import StageConfig
+from tasks.backbones import BACKBONES, build_backbone, preprocess
+from tasks.online import OnlineLayer, augment_online
 
-ONLINE_LAYERS = {
-    "RandomFlip": {"mode"},
-    "RandomRotation": {"factor", "fill_mode", "interpolation"},
-    "RandomTranslation": {"height_factor", "width_factor", "fill_mode"},
-    "RandomZoom": {"height_factor", "width_factor", "fill_mode"},
-    "RandomContrast": {"factor"},
-    "RandomBrightness": {"factor"},
-    "RandomHue": {"factor"},
-    "RandomSaturation": {"factor"},
-}
-"""Layers of keras.layers that augment while training, with the arguments that may be set."""
-
-BACKBONE, HEAD = "backbone", "head"
-
-
-class OnlineLayer(StageConfig):
-    """One random layer of `keras.layers` in front of the network, active in training only."""
-
-    name: str
-    """The layer, such as RandomFlip."""
-    factors: dict[str, float | str | tuple[float, float]] = Field(default_factory=dict)
-    """Its arguments, such as {"factor": 0.1}; a layer's own defaults where left out."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in ONLINE_LAYERS:
-            raise ValueError(f"There is no online layer {name!r}. {nearest(name, ONLINE_LAYERS)}")
-        return name
-
-    @field_validator("factors")
-    @classmethod
-    def _known_factors(cls, factors: dict[str, Any], info: Any) -> dict[str, Any]:
-        known = ONLINE_LAYERS.get(info.data.get("name", ""), set())
-        for factor in factors:
-            if factor not in known:
-                raise ValueError(
-                    f"{info.data.get('name')} has no argument {factor!r}. {nearest(factor, known)}"
-                )
-        return factors
+HEAD = "head"
 
 
 def build_network(
@@ -103,17 +62,12 @@ def assemble(
     """
     import keras
 
-    inputs = x = keras.Input((image_pixels, image_pixels, 3), name="pixels")
-    for index, layer in enumerate(online):
-        arguments: dict[str, Any] = {"seed": seed + index, "name": f"online{index}_{layer.name.lower()}"}
-        if layer.name in ("RandomBrightness", "RandomContrast", "RandomHue", "RandomSaturation"):
-            arguments["value_range"] = (0, 255)
-        x = getattr(keras.layers, layer.name)(**arguments, **layer.factors)(x)
+    inputs = keras.Input((image_pixels, image_pixels, 3), name="pixels")
+    x = augment_online(inputs, tuple(online), seed)
     input_pixels = body.input_shape[1]
     if input_pixels != image_pixels:
         x = keras.layers.Resizing(input_pixels, input_pixels, interpolation="bilinear", name="resize")(x)
-    if BACKBONES[backbone].preprocessing == "minus-one-to-one":
-        x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
+    x = preprocess(x, BACKBONES[backbone].preprocessing)
     training = None if to_train else False
     return keras.Model(inputs, head(body(x, training=training), training=training), name="classifier")
 

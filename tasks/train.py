@@ -7,28 +7,39 @@ Reads the training shards of augment and the validation shards of ingest. Writes
 
 Guarantees: a checkpoint is kept after every epoch and on SIGTERM, as one object; a training that was cut off
 goes on from it and takes, all in all, the optimizer steps of an uninterrupted one. Memory does not grow with
-the number of images.
+the number of images. Nothing but Keras and one of its backends is needed: under `KERAS_BACKEND=jax`
+TensorFlow need not be installed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from infra.draft import Draft
 from infra.errors import ConfigError
 from infra.manifest import Manifest
 from infra.store import file_sha256
-from tasks.backbones import check_backbone
+from tasks.backbones import BACKBONES, check_backbone
 from tasks.fitting import Fitting
-from tasks.model import OnlineLayer
+from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
+from tasks.starting import check_initial_weights, result_key
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +68,8 @@ class FineTuningConfig(StageConfig):
     batch_size: NonNegativeInt = 0
     """Images per step in this phase; 0 for train.batch_size."""
     from_layer: int | str = 0
-    """The first layer of the backbone that learns: its name or index; 0 is the whole backbone."""
+    """The first layer of the backbone that learns: its name or index, or `last-stage` for the one that the
+    table of backbones names; 0 is the whole backbone."""
     train_batch_norm: bool = True
     """Whether BatchNorm layers of the backbone learn too; false keeps their ImageNet statistics."""
 
@@ -68,9 +80,12 @@ class TrainConfig(StageConfig):
     backbone: str = "cnn"
     """A row of the table in tasks/backbones.py."""
     initial_weights: str = "none"
-    """`imagenet`, `none`, or a file of weights of the backbone without its top (.h5 or .keras)."""
+    """`imagenet`, `none`, a file of weights of the backbone without its top (.h5 or .keras), or the model of
+    another run in the store: `run:RUN`, `run:champion`, or `train:KEY` for a result (tasks/starting.py)."""
     initial_weights_sha256: str = ""
-    """The file's SHA-256: what enters the key instead of its path. Filled in from the file."""
+    """Of the file or the run's model: what enters the key instead of its path or key. Filled in from it."""
+    initial_classes: tuple[str, ...] = ()
+    """The classes of the run's model; where they are those of the data, its head is used too. Filled in."""
     input_size_pixels: NonNegativeInt = 0
     """Images are resized (bilinear) to this size in the model; 0 keeps the size of the data."""
     head_units: tuple[PositiveInt, ...] = (512, 256)
@@ -83,6 +98,8 @@ class TrainConfig(StageConfig):
     """SGD has Nesterov momentum 0.9."""
     weight_decay: NonNegativeFloat = 0.004
     """Decoupled, for all optimizers but adam; 0.004 is Keras' own for AdamW (arXiv:1711.05101)."""
+    gradient_clip_norm: NonNegativeFloat = 0.0
+    """The largest norm of all gradients together (arXiv:1211.5063); 0 leaves them as they are."""
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     """How the learning rate of a phase goes on from its peak."""
     warmup_epochs: NonNegativeFloat = 1.0
@@ -93,8 +110,17 @@ class TrainConfig(StageConfig):
     """For `plateau`."""
     min_learning_rate: NonNegativeFloat = 1e-6
     """For `plateau`: where it ends."""
+    loss: Literal["categorical_crossentropy", "focal"] = "categorical_crossentropy"
+    """What is minimised; both take the soft labels of CutMix and MixUp. val_loss is the same, unweighted."""
+    focal_gamma: NonNegativeFloat = 2.0
+    """For `focal`: how little what is right already counts (arXiv:1708.02002)."""
+    focal_alpha: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """For `focal`: a factor on all of it (arXiv:1708.02002)."""
     label_smoothing: UnitInterval = 0.1
     """arXiv:1512.00567."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each image by how rare its class is in the training split (tasks/weighting.py), one
+    with a soft label by its shares; in training only, not in accuracy, val_loss or val_accuracy."""
     early_stopping_patience: NonNegativeInt = 0
     """Epochs of a phase without a better val_accuracy before it ends; 0 never ends it."""
     ema_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -118,15 +144,30 @@ class TrainConfig(StageConfig):
     def _known_backbone(cls, name: str) -> str:
         return check_backbone(name)
 
+    @field_validator("initial_weights")
+    @classmethod
+    def _known_form(cls, weights: str) -> str:
+        return check_initial_weights(weights)
+
+    @model_validator(mode="after")
+    def _input_is_large_enough(self) -> Self:
+        least = BACKBONES[self.backbone].min_pixels
+        if 0 < self.input_size_pixels < least:
+            raise ValueError(
+                f"The backbone {self.backbone} takes images of at least {least} pixels. "
+                f"Received: input_size_pixels={self.input_size_pixels}"
+            )
+        return self
+
     def resolved(self) -> TrainConfig:
         """Return the config with the hash of its weights file. Raises ConfigError where there is none."""
-        if self.initial_weights in ("imagenet", "none"):
+        if self.initial_weights in ("imagenet", "none") or result_key(self.initial_weights):
             return self
         path = Path(self.initial_weights).expanduser()
         if path.suffix not in WEIGHT_FILE_SUFFIXES or not path.is_file():
             raise ConfigError(
                 "The initial weights cannot be used.",
-                expected="imagenet, none, or an existing .h5 or .keras file",
+                expected="imagenet, none, run:RUN, or an existing .h5 or .keras file",
                 received=self.initial_weights,
                 where="train.initial_weights",
                 remedy="Check the path, or train from scratch with --set train.initial_weights=none.",
@@ -136,9 +177,11 @@ class TrainConfig(StageConfig):
         )
 
     def key_document(self) -> dict[str, Any]:
-        """Return what enters the key: of a weights file its content, not where it lies."""
+        """Return what enters the key: of a weights file or a model its content, not where it lies."""
         document = super().key_document()
-        if self.initial_weights_sha256:
+        if result_key(self.initial_weights):
+            document["initial_weights"] = "model"
+        elif self.initial_weights_sha256:
             document["initial_weights"] = Path(self.initial_weights).name
         return document
 
@@ -153,9 +196,9 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     import keras
 
     keras.utils.clear_session()  # names of layers count what this process built before
-    strategy = use_devices(config.mixed_precision)
+    devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
+    with devices:
         fitting = Fitting(parents, config, draft)
         fitting.run()
         model = fitting.finished_model()
@@ -178,8 +221,18 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
 
 
 def use_devices(mixed_precision: str) -> Any:
-    """Set up what devices there are, and return the tf.distribute strategy that uses them."""
+    """Set up what devices there are, and return a context in which models are built for them.
+
+    Under the tensorflow backend all GPUs share the batches; under any other, one device does the work.
+    """
     import keras
+
+    if keras.backend.backend() != "tensorflow":
+        accelerators = [device for device in keras.distribution.list_devices() if "cpu" not in device]
+        policy = "mixed_bfloat16" if accelerators and mixed_precision == "auto" else "float32"
+        keras.mixed_precision.set_global_policy(policy)
+        log.info("training on %s in %s", accelerators[0] if accelerators else "CPU", policy)
+        return nullcontext()
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -192,4 +245,5 @@ def use_devices(mixed_precision: str) -> Any:
         policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
     keras.mixed_precision.set_global_policy(policy)
     log.info("training on %s in %s", f"{len(gpus)} GPU" if gpus else "CPU", policy)
-    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    strategy = tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    return strategy.scope()

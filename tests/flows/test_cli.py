@@ -14,6 +14,7 @@ from flows import cli
 from flows.recipes import RECIPES
 from flows.record import RunRecord
 from infra.local_store import LocalStore
+from tasks.backbones import BACKBONES
 
 
 class Said(NamedTuple):
@@ -146,6 +147,16 @@ def test_the_end_of_a_run_tells_of_clean_and_of_spoiled_images(
     assert document["metrics"]["test_heavy"]["accuracy"] == 0.6
     assert document["metrics"]["test_medmnistc"]["worst_corruption"] == "stain_deposit"
     assert document["metrics"]["val"] == {}
+
+
+def test_backbones_are_listed_as_the_table_has_them(hemaflow: object) -> None:
+    rows = json.loads(hemaflow("backbones", "--json").out)  # type: ignore[operator]
+    assert [row["name"] for row in rows] == list(BACKBONES)
+    assert [row["num_parameters"] for row in rows] == [row.num_parameters for row in BACKBONES.values()]
+    listed = hemaflow("backbones").out.splitlines()  # type: ignore[operator]
+    assert [line.split()[0] for line in listed[1:]] == list(BACKBONES)
+    assert "0.41 M" in listed[2]
+    assert "block_13_expand" in listed[2]
 
 
 def test_runs_are_listed_and_found_by_a_part_of_their_id(hemaflow: object, tmp_path: Path) -> None:

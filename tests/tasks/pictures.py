@@ -46,8 +46,11 @@ def parents(store: LocalStore, num_train: int = 90, num_val: int = 30) -> Parent
     augment = Draft(store, inputs("augment"))
     put_shards(augment, "train", num_train, num_shards=3)
     counts = {"train": num_train, "val": num_val, "test": 0}
+    by_class = {split: [len(range(label, count, 3)) for label in range(3)] for split, count in counts.items()}
     manifests = {
-        "ingest": ingest.commit(classes=CLASSES, image_size_pixels=SIZE, num_examples=counts),
+        "ingest": ingest.commit(
+            classes=CLASSES, image_size_pixels=SIZE, num_examples=counts, class_counts=by_class
+        ),
         "augment": augment.commit(
             num_examples=num_train, num_shards=3, image_size_pixels=SIZE, classes=CLASSES
         ),

@@ -51,3 +51,11 @@ def test_validation_comes_in_order(store: LocalStore) -> None:
     shards = ArrivingShards(results, results["ingest"].matching("val-"))
     labels = [label for _, batch in validation_batches(shards, SIZE, 3, 8) for label in batch.numpy()]
     assert [int(np.argmax(label)) for label in labels] == [index % 3 for index in range(30)]
+
+
+def test_images_weigh_what_their_labels_do(shards: ArrivingShards) -> None:
+    batches = training_batches(
+        shards, SIZE, 3, batch_size=8, shuffle_buffer_images=9, seed=1, epoch=0, class_weights=(0.5, 1.0, 4.0)
+    )
+    for _, labels, weights in batches:
+        np.testing.assert_allclose(weights, np.array(labels) @ [0.5, 1.0, 4.0])

@@ -24,10 +24,12 @@ CONFIG = TrainConfig(
     transfer={"epochs": 1},  # type: ignore[arg-type]
     fine_tuning={"epochs": 3, "learning_rate": 0.003},  # type: ignore[arg-type]
     ema_momentum=0.5,
+    class_weights="balanced",
     online=({"name": "RandomFlip"},),  # type: ignore[arg-type]
     seed=3,
 )
-STEPS_PER_EPOCH = 6  # ceil(90 / 16)
+NUM_TRAIN = 91  # the classes have 31, 30 and 30: the weights of the images differ
+STEPS_PER_EPOCH = 6  # ceil(91 / 16)
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -38,7 +40,7 @@ def train(
     store: LocalStore, train_config: TrainConfig, progress: Any = None, stage: str = "train"
 ) -> Manifest:
     draft = Draft(store, inputs(stage), progress or (lambda *_: None))
-    return run(parents(store), train_config, draft)
+    return run(parents(store, NUM_TRAIN), train_config, draft)
 
 
 def history(store: LocalStore, manifest: Manifest) -> list[dict[str, Any]]:
@@ -126,15 +128,66 @@ def test_early_stopping_ends_the_phase_and_keeps_the_best(store: LocalStore) -> 
     assert manifest.facts["best_epoch"] <= manifest.facts["epochs"] - 2
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "sgd"])
-def test_every_optimizer_takes_its_steps(store: LocalStore, optimizer: str) -> None:
-    changes = {"optimizer": optimizer, "transfer": {"epochs": 0}, "fine_tuning": {"epochs": 1}}
-    assert train(store, config(**changes)).facts["optimizer_steps"] == STEPS_PER_EPOCH
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "fine_tuning": {"epochs": 6, "learning_rate": 0.003}},
+        {"optimizer": "adamw", "fine_tuning": {"epochs": 6, "learning_rate": 0.003}},
+        {"optimizer": "lion", "fine_tuning": {"epochs": 6, "learning_rate": 0.0003}},
+        {"optimizer": "sgd", "fine_tuning": {"epochs": 6, "learning_rate": 0.02}},
+        {"loss": "focal"},
+        {"class_weights": "none"},
+        {"gradient_clip_norm": 0.5},
+        {"fine_tuning": {"epochs": 6, "learning_rate": 0.003, "from_layer": "last-stage"}},
+    ],
+    ids=lambda changes: "-".join(str(value) for value in changes.values() if not isinstance(value, dict)),
+)
+def test_every_way_of_training_lowers_the_loss(store: LocalStore, changes: dict[str, Any]) -> None:
+    common = {"transfer": {"epochs": 0}, "fine_tuning": {"epochs": 6, "learning_rate": 0.003}}
+    manifest = train(store, config(**(common | {"ema_momentum": 0.0} | changes)))
+    assert manifest.facts["optimizer_steps"] == 6 * STEPS_PER_EPOCH
+    rows = history(store, manifest)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+
+
+def test_gradients_are_clipped_to_the_norm(store: LocalStore) -> None:
+    import numpy as np
+
+    changes = {"optimizer": "sgd", "weight_decay": 0.0, "schedule": "constant", "ema_momentum": 0.0}
+    changes |= {"transfer": {"epochs": 0}, "gradient_clip_norm": 1e-6, "batch_size": NUM_TRAIN}
+    before = train(store, config(**changes, fine_tuning={"epochs": 0}), stage="before")
+    after = train(store, config(**changes, fine_tuning={"epochs": 1, "learning_rate": 1.0}), stage="after")
+
+    def kernel(manifest: Manifest) -> Any:
+        return weights(store, manifest)[0]
+
+    moved = np.linalg.norm(kernel(after) - kernel(before))
+    assert 0 < moved < 2e-6  # a rate of 1, Nesterov's momentum: 1.9 times the gradient
+
+
+def test_what_a_history_tells_is_the_mean_over_the_images(store: LocalStore) -> None:
+    """The loss is weighted, the accuracy and the validation are not; focal takes soft labels."""
+    import keras
+    import numpy as np
+
+    changes = {"optimizer": "sgd", "fine_tuning": {"epochs": 1, "learning_rate": 1e-12}, "dropout": 0.0}
+    changes |= {"transfer": {"epochs": 0}, "loss": "focal", "online": (), "ema_momentum": 0.0}
+    changes |= {"class_weights": "none", "schedule": "constant", "weight_decay": 0.0}
+    plain = history(store, train(store, config(**changes), stage="plain"))[0]
+    weighted = history(store, train(store, config(**changes | {"class_weights": "balanced"}), stage="w"))[0]
+    assert plain["loss"] != weighted["loss"]
+    assert plain["loss"] == pytest.approx(weighted["loss"], rel=0.05)
+    for same in ("accuracy", "val_loss", "val_accuracy"):
+        assert plain[same] == weighted[same]
+    soft, said = np.array([[0.5, 0.5, 0.0]]), np.array([[0.2, 0.7, 0.1]])
+    loss = keras.losses.CategoricalFocalCrossentropy(0.25, 2.0, label_smoothing=0.1)(soft, said)
+    smooth = 0.9 * soft + 0.1 / 3
+    assert float(loss) == pytest.approx(float((-0.25 * smooth * (1 - said) ** 2 * np.log(said)).sum()))
 
 
 def test_a_phase_may_have_batches_of_its_own(store: LocalStore) -> None:
     told: list[tuple[int, int, str]] = []
-    changes = {"transfer": {"epochs": 1, "batch_size": 90}, "fine_tuning": {"epochs": 2}}
+    changes = {"transfer": {"epochs": 1, "batch_size": NUM_TRAIN}, "fine_tuning": {"epochs": 2}}
     manifest = train(store, config(**changes), lambda *content: told.append(content))
     assert manifest.facts["optimizer_steps"] == 1 + 2 * STEPS_PER_EPOCH
     assert told[-1][:2] == (13, 13)

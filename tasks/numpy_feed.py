@@ -1,0 +1,90 @@
+"""The training feed without TensorFlow: what `tasks/feed.py` does, as generators of numpy arrays.
+
+For Keras backends that take such (jax). The order is another than that of tf.data, but as much a function of
+seed and epoch alone; memory is as bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.arriving import ArrivingShards
+from tasks.examples import parse_example, read_records
+
+Batch = tuple[NDArray[Any], ...]
+
+
+def training_batches(
+    shards: ArrivingShards,
+    image_size_pixels: int,
+    num_classes: int,
+    *,
+    batch_size: int,
+    shuffle_buffer_images: int,
+    interleaved_shards: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    class_weights: Sequence[float] = (),
+) -> Iterator[Batch]:
+    """Yield one epoch of (uint8[B, H, W, 3], float32[B, C][, float32[B]]); see `tasks/feed.py`."""
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(shards))
+    shards.fetch(order)
+    records = _interleaved((read_records(shards.path(place)) for place in order), interleaved_shards)
+    shuffled = islice(_shuffled(records, shuffle_buffer_images, rng), first_step * batch_size, None)
+    for pixels, labels in _batches(shuffled, image_size_pixels, num_classes, batch_size):
+        weights = (labels @ np.array(class_weights, np.float32),) if class_weights else ()
+        yield (pixels, labels, *weights)
+
+
+def validation_batches(
+    shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
+) -> Iterator[Batch]:
+    """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
+    shards.fetch(range(len(shards)))
+    records = (record for place in range(len(shards)) for record in read_records(shards.path(place)))
+    yield from _batches(records, image_size_pixels, num_classes, batch_size)
+
+
+def _interleaved(sources: Iterator[Iterator[bytes]], at_once: int) -> Iterator[bytes]:
+    """Yield one record of each source in turn; a source that ends makes room for the next."""
+    running = list(islice(sources, at_once))
+    while running:
+        for place, source in enumerate(list(running)):
+            record = next(source, None)
+            if record is not None:
+                yield record
+            else:
+                running[place : place + 1] = islice(sources, 1)
+                break
+
+
+def _shuffled(records: Iterable[bytes], buffer_size: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield all records, each drawn from those that the buffer holds."""
+    buffer: list[bytes] = []
+    for record in records:
+        if len(buffer) < max(1, buffer_size):
+            buffer.append(record)
+            continue
+        place = int(rng.integers(len(buffer)))
+        buffer[place], record = record, buffer[place]
+        yield record
+    for place in rng.permutation(len(buffer)):
+        yield buffer[place]
+
+
+def _batches(
+    records: Iterable[bytes], image_size_pixels: int, num_classes: int, batch_size: int
+) -> Iterator[Batch]:
+    shape = (-1, image_size_pixels, image_size_pixels, 3)
+    source = iter(records)
+    while batch := [parse_example(record) for record in islice(source, batch_size)]:
+        pixels = np.frombuffer(b"".join(bytes(features["image"]) for features in batch), np.uint8)
+        labels = np.array([features["label"] for features in batch], np.float32)
+        yield pixels.reshape(shape), labels.reshape(-1, num_classes)

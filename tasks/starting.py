@@ -1,0 +1,93 @@
+"""Starting from the model of another run: its backbone's weights, and its head's where that fits.
+
+Reads `model.keras` of a complete result of train in the same store (`train:KEY`). What enters the key of the
+training is that object's SHA-256 and the classes it tells apart, never the run that made it.
+
+The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else
+it begins anew, as it does with ImageNet's weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from infra.errors import StageError
+from infra.manifest import load_manifest
+from infra.store import Store
+from tasks.model import HEAD
+
+log = logging.getLogger(__name__)
+
+RESULT = "train:"
+"""How initial weights begin that are a result of train."""
+
+
+def check_initial_weights(weights: str) -> str:
+    """Return initial weights of a known form. Raises ValueError."""
+    if weights.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", weights.removeprefix(RESULT)):
+        raise ValueError(
+            "Expected train: and the whole key of a result, 64 letters (hemaflow show RUN --json), or run: "
+            f"and a run. Received: {weights}"
+        )
+    return weights
+
+
+def result_key(weights: str) -> str:
+    """Return the key of the result of train that initial weights name; "" where they name none."""
+    return weights.removeprefix(RESULT) if weights.startswith(RESULT) else ""
+
+
+def start_from_model(
+    store: Store, weights: str, sha256: str, body: Any, head: Any, *, same_classes: bool
+) -> None:
+    """Fill a backbone, and a head where it fits, with the weights of a run's model.
+
+    Args:
+        store: Holds the model.
+        weights: `train:KEY`.
+        sha256: Of the model that was asked for.
+        body: The backbone to fill.
+        head: The head to fill.
+        same_classes: Whether the model tells the same classes apart, in the same order.
+
+    Raises:
+        StageError: The model is gone or another one, or its backbone is another.
+    """
+    import keras
+
+    found = load_manifest(store, "train", result_key(weights))
+    if found is None or found[0].object("model.keras").sha256 != sha256:
+        raise StageError(
+            "The model that training was to start from was changed or removed since the run began.",
+            expected=f"SHA-256 {sha256[:12]}…",
+            where=f"{store.url}/stages/train/{result_key(weights)}",
+            remedy="Name another run with --set train.initial_weights=run:RUN.",
+        )
+    path = found[0].path(store, "model.keras")
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    bodies = [part for part in parts if part.name != HEAD]
+    if len(bodies) != 1 or not _fits(bodies[0], body):
+        raise StageError(
+            "The model that training was to start from has another backbone.",
+            expected=f"the weights of {body.name}",
+            received=", ".join(part.name for part in bodies) or "none",
+            where=path.name,
+            remedy="Choose the backbone of that run with --set train.backbone=….",
+        )
+    body.set_weights(bodies[0].get_weights())
+    heads = [part for part in parts if part.name == HEAD and same_classes and _fits(part, head)]
+    for part in heads:
+        head.set_weights(part.get_weights())
+    log.info("starting from %s: backbone%s", weights[:14], " and head" if heads else ", a new head")
+
+
+def _fits(one: Any, other: Any) -> bool:
+    return _shapes(one) == _shapes(other)
+
+
+def _shapes(part: Any) -> Sequence[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in part.weights]

@@ -1,0 +1,85 @@
+"""Runs that start from the model of another run: what is found, what enters the key, what is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from results import NAMES, engine, run
+
+from flows.champion import promote
+from flows.engine import Engine
+from flows.record import RunRecord, find_run
+from flows.upkeep import collect_garbage
+from infra.errors import ConfigError, UserError
+from infra.local_store import LocalStore
+from infra.manifest import load_manifest
+
+FACTS = {"backbone": "cnn", "classes": ["blue", "green"]}
+
+
+def first(store: LocalStore, content: bytes = b"", seed: int = 0) -> RunRecord:
+    return run(store, {"train": {"seed": seed}}, content=content, facts=FACTS)
+
+
+def starting(store: LocalStore, weights: str, **changes: Any) -> Engine:
+    return engine(store, {"train": {"initial_weights": weights, "seed": 9} | changes})
+
+
+def key(own: Engine) -> str:
+    return own.inputs("train", {}.fromkeys(("ingest", "augment"), load_any(own))).key  # type: ignore[arg-type]
+
+
+def load_any(own: Engine) -> Any:
+    found = load_manifest(own.store, "train", find_run(own.store).key("train") or "")
+    assert found
+    return found[0]
+
+
+def test_a_run_is_found_with_the_digest_and_the_classes_of_its_model(store: LocalStore) -> None:
+    made = first(store)
+    promote(store, made, "the first")
+    found = load_manifest(store, "train", made.key("train") or "")
+    assert found
+    for name in (f"run:{made.run}", "run:champion", f"run:{made.run[-4:]}", f"train:{made.key('train')}"):
+        config = starting(store, name).config.train
+        assert config.initial_weights == f"train:{made.key('train')}"
+        assert config.initial_weights_sha256 == found[0].object("model.keras").sha256
+        assert config.initial_classes == ("blue", "green")
+
+
+def test_what_enters_the_key_is_the_model_and_not_the_run(store: LocalStore) -> None:
+    one, same, other = first(store), first(store, seed=1), first(store, b"other", seed=2)
+    assert len({record.key("train") for record in (one, same, other)}) == 3
+    keys = [key(starting(store, f"run:{record.run}")) for record in (one, same, other)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_run_keeps_the_model_that_it_starts_from(store: LocalStore) -> None:
+    made = first(store)
+    record = run(store, {"train": {"initial_weights": f"run:{made.run}"}}, facts=FACTS)
+    assert record.needs["initial-weights"] == made.key("train")
+    assert record.config["train"]["initial_weights"] == f"train:{made.key('train')}"
+    collect_garbage(store, keep_runs=1, grace_seconds=0)
+    assert load_manifest(store, "train", made.key("train") or "")
+    assert starting(store, f"train:{made.key('train')}").config.train.initial_classes == ("blue", "green")
+
+
+def test_what_cannot_be_started_from_is_a_mistake(store: LocalStore) -> None:
+    made = first(store)
+    with pytest.raises(UserError, match="No run is called 'ffff'"):
+        starting(store, "run:ffff")
+    with pytest.raises(UserError, match=r"(?i)champion"):
+        starting(store, "run:champion")
+    with pytest.raises(UserError, match="no such model in this store"):
+        starting(store, "train:" + "0" * 64)
+    with pytest.raises(ConfigError, match=r"its backbone is another.*\n.*mobilenetv2\n.*backbone=cnn"):
+        starting(store, f"run:{made.run}", backbone="mobilenetv2")
+    unfinished = run(store, {"ingest": {"seed": 3}}, until_stage="augment", names=NAMES)
+    with pytest.raises(UserError, match=f"{unfinished.run}: it has no model"):
+        starting(store, f"run:{unfinished.run}")
+
+
+def test_a_run_that_ends_before_train_needs_no_model(store: LocalStore) -> None:
+    made = engine(store, {"train": {"initial_weights": "run:ffff"}}, until_stage="augment")
+    assert [decision.stage for decision in made.plan()] == ["ingest", "augment"]

@@ -1,0 +1,152 @@
+"""The feed for other Keras backends: the laws of test_feed.py, and that TensorFlow is not needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import SIZE, parents
+
+from infra.local_store import LocalStore
+from tasks import feed, records
+from tasks.arriving import ArrivingShards
+from tasks.examples import parse_example, read_records
+from tasks.numpy_feed import training_batches, validation_batches
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def shards(store: LocalStore) -> ArrivingShards:
+    results = parents(store, num_train=50)
+    return ArrivingShards(results, results["augment"].matching("train-"))
+
+
+def batches(shards: ArrivingShards, **changes: Any) -> list[tuple[Any, ...]]:
+    arguments: dict[str, Any] = {"batch_size": 8, "shuffle_buffer_images": 20, "seed": 1, "epoch": 0}
+    return list(training_batches(shards, SIZE, 3, interleaved_shards=2, **(arguments | changes)))
+
+
+def images(shards: ArrivingShards, **changes: Any) -> list[bytes]:
+    return [batch[0].tobytes() for batch in batches(shards, **changes)]
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch(shards: ArrivingShards) -> None:
+    assert images(shards) == images(shards)
+    assert images(shards) != images(shards, epoch=1)
+    assert images(shards) != images(shards, seed=2)
+
+
+def test_a_feed_begun_later_gives_the_rest(shards: ArrivingShards) -> None:
+    assert images(shards, first_step=4) == images(shards)[4:]
+
+
+def test_every_image_comes_once_with_its_label_and_mixed(shards: ArrivingShards) -> None:
+    found = batches(shards, class_weights=(0.5, 1.0, 4.0))
+    assert [len(batch[0]) for batch in found] == [8] * 6 + [2]
+    pixels, labels, weights = (np.concatenate([batch[part] for batch in found]) for part in range(3))
+    assert (pixels.dtype, labels.dtype, weights.dtype) == (np.uint8, np.float32, np.float32)
+    assert len({image.tobytes() for image in pixels}) == 50
+    assert pixels.mean((1, 2)).argmax(1).tolist() == labels.argmax(1).tolist()
+    np.testing.assert_allclose(weights, labels @ [0.5, 1.0, 4.0])
+    assert labels.argmax(1).tolist() != sorted(labels.argmax(1))
+    assert images(shards, shuffle_buffer_images=1) != images(shards, shuffle_buffer_images=50)
+
+
+def test_validation_is_that_of_tensorflow(store: LocalStore) -> None:
+    results = parents(store)
+    shards = ArrivingShards(results, results["ingest"].matching("val-"))
+    ours, theirs = validation_batches(shards, SIZE, 3, 8), feed.validation_batches(shards, SIZE, 3, 8)
+    for (pixels, labels), (other_pixels, other_labels) in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(pixels, other_pixels)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def test_records_are_read_as_tensorflow_reads_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = [
+        records.encode(
+            "ä" * length, rng.integers(0, 256, (96, 96, 3), dtype=np.uint8), rng.random(8, np.float32)
+        )
+        for length in (0, 1, 300)
+    ]
+    records.write_shard(tmp_path / "shard", made)
+    assert list(read_records(tmp_path / "shard")) == made
+    for record in made:
+        features, decoded = parse_example(record), records.decode([record], 96, 8)
+        assert features["id"] == decoded["id"].numpy()[0]
+        assert features["image"] == decoded["image"].numpy().tobytes()
+        np.testing.assert_array_equal(features["label"], decoded["label"].numpy()[0])
+
+
+WITHOUT = """
+import pickle, sys
+sys.modules["tensorflow"] = None  # to import it fails
+from pathlib import Path
+from infra.draft import Draft
+from infra.local_store import LocalStore
+from infra.manifest import KeyInputs
+from tasks.stage import Parents
+from tasks.train import TrainConfig, run
+root, manifests, epochs = sys.argv[1:]
+store = LocalStore(Path(root))
+inputs = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})
+config = TrainConfig(
+    batch_size=16, head_units=(16,), fine_tuning={"epochs": int(epochs), "learning_rate": 0.003},
+    online=({"name": "RandomRotation", "factors": {"factor": 0.1}, "probability": 0.5},),
+)
+made = run(Parents(store, pickle.loads(Path(manifests).read_bytes())), config, Draft(store, inputs))
+print(made.facts["optimizer_steps"], made.facts["best_val_accuracy"])
+"""
+
+
+def without_tensorflow(store: LocalStore, tmp_path: Path, code: str, *arguments: str) -> list[str]:
+    """What code prints in a process that cannot import TensorFlow."""
+    (tmp_path / "manifests").write_bytes(pickle.dumps(parents(store, 90).manifests))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store.root), str(tmp_path / "manifests"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+READING = """
+import pickle, sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # to import them fails
+from pathlib import Path
+import tasks.train
+from infra.local_store import LocalStore
+from tasks.arriving import ArrivingShards
+from tasks.numpy_feed import training_batches
+from tasks.stage import Parents
+root, manifests = sys.argv[1:]
+parents = Parents(LocalStore(Path(root)), pickle.loads(Path(manifests).read_bytes()))
+shards = ArrivingShards(parents, parents["augment"].matching("train-"))
+feed = training_batches(
+    shards, 24, 3, batch_size=16, shuffle_buffer_images=9, interleaved_shards=4, seed=1, epoch=0
+)
+print(sum(len(images) for images, _ in feed))
+"""
+
+
+def test_the_feed_needs_numpy_alone(store: LocalStore, tmp_path: Path) -> None:
+    assert without_tensorflow(store, tmp_path, READING) == ["90"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX ABSENT: this test did not run")
+def test_training_needs_no_tensorflow(store: LocalStore, tmp_path: Path) -> None:
+    steps, accuracy = without_tensorflow(store, tmp_path, WITHOUT, "8")[-2:]
+    assert int(steps) == 8 * 6
+    assert float(accuracy) > 0.9
