@@ -1,4 +1,4 @@
-"""The chain of keras-cv layers that makes augmented copies: the only module that knows keras-cv.
+"""The chain of layers that makes augmented copies: the only module that knows keras-cv.
 
 keras-cv 0.9.0 is the last of its releases; here is what it takes to have it draw from one seed, keep labels
 true to the pixels, and stay within 0..255.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks import blemishes
 from tasks.layers import LayerConfig
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ FILLED: dict[str, Callable[[int], Any]] = {
 
 
 def _build(config: LayerConfig, image_size_pixels: int) -> Any:
-    """Build a keras-cv layer for images of 0..255 and that size."""
+    """Build a layer for images of 0..255 and that size."""
+    if config.name in blemishes.BLEMISHES:
+        return blemishes.build(config.name, config.factors, image_size_pixels)
     import inspect
 
     import keras_cv

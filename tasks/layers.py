@@ -1,7 +1,8 @@
-"""The keras-cv layers that a config may name, and the factors each takes: a table, known without keras-cv.
+"""The layers of which copies are made, and the factors each takes: a table, known without keras-cv.
 
 It lets a wrong name or value fail where a config is made, before any work and before TensorFlow is loaded.
-The names, requirements and limits are those of keras-cv 0.9.0; a test holds the table against its signatures.
+The names, requirements and limits of KERAS_CV are those of keras-cv 0.9.0; a test holds it against the
+signatures there. What keras-cv lacks is in `tasks/blemishes.py`.
 
 Not in the table, for what they do in keras-cv 0.9.0: RandomAspectRatio (gives images of many sizes, and back
 at one size nothing is left of it), RandomCrop, Resizing and Rescaling (change what every image is made of),
@@ -17,6 +18,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from infra.errors import nearest
+from tasks.blemishes import BLEMISHES
 from tasks.factors import Factor, check_factors
 from tasks.stage import StageConfig
 
@@ -49,7 +51,7 @@ _BRIGHTNESS = _shift("of the full range of brightness")
 _SATURATION = _factor(meaning="0 grey, 0.5 unchanged, 1 fully saturated")
 _HUE = _factor(meaning="of half a turn of the hue, either way")
 
-LAYERS: Mapping[str, Mapping[str, Factor]] = {
+KERAS_CV: Mapping[str, Mapping[str, Factor]] = {
     "AugMix": {
         # keras-cv takes one number x as the span 0.01..x.
         "severity": Factor("span", "strength", low=0.01),
@@ -140,6 +142,9 @@ LAYERS: Mapping[str, Mapping[str, Factor]] = {
 }
 """Layer → its factors. Those not offered (value_range, target_size …) are filled in when it is built."""
 
+LAYERS: Mapping[str, Mapping[str, Factor]] = {**KERAS_CV, **BLEMISHES}
+"""Every layer → its factors."""
+
 NEEDS_ONE: Mapping[str, tuple[str, ...]] = {"RandomShear": ("x_factor", "y_factor")}
 """Layer → factors of which one must be given, for without any it changes nothing."""
 
@@ -148,7 +153,7 @@ class LayerConfig(StageConfig):
     """One layer of the chain that makes augmented copies."""
 
     name: str
-    """A layer of keras_cv.layers, e.g. RandomRotation."""
+    """A layer of keras_cv.layers, e.g. RandomRotation, or of tasks/blemishes.py, e.g. JpegCompression."""
     probability: float = Field(default=1.0, ge=0.0, le=1.0)
     """Part of the images that the layer is applied to; each is drawn by itself."""
     factors: dict[str, Any] = Field(default_factory=dict)

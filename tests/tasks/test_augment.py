@@ -18,6 +18,7 @@ from infra.errors import DataError, StageError
 from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest
 from tasks.augment import AugmentConfig, finish, plan, run, write
+from tasks.blemishes import BLEMISHES
 from tasks.index import Row, write_index
 from tasks.layers import LAYERS, LayerConfig
 from tasks.records import encode, one_hot, read_batches, record_bytes, shard_name, write_shard
@@ -200,6 +201,8 @@ def test_every_layer_runs_and_repeats(name: str) -> None:
     from tasks.chain import Chain
 
     given = {factor: REQUIRED[form.kind] for factor, form in LAYERS[name].items() if form.required}
+    if name in BLEMISHES:
+        given = {factor: [form.high / 4, form.high / 2] for factor, form in BLEMISHES[name].items()}
     if name == "RandomShear":
         given = {"x_factor": 0.3}
     if name == "RandomGaussianBlur":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.layers import LAYERS, LayerConfig
+from tasks.layers import KERAS_CV, LayerConfig
 
 
 def test_wrong_name_tells_the_nearest() -> None:
@@ -81,7 +81,7 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", KERAS_CV)
 def test_table_is_that_of_keras_cv(name: str) -> None:
     import keras_cv
 
@@ -93,7 +93,7 @@ def test_table_is_that_of_keras_cv(name: str) -> None:
         for parameter in inspect.signature(getattr(keras_cv.layers, name)).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in not_offered
     }
-    assert {factor: form.required for factor, form in LAYERS[name].items()} == taken
+    assert {factor: form.required for factor, form in KERAS_CV[name].items()} == taken
 
 
 def test_configs_need_no_tensorflow() -> None:
