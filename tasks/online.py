@@ -5,12 +5,12 @@ are not in the saved model. The table of what a config may say is known without 
 are those of Keras 3.15.1, which a test holds it against.
 
 Not in the table: CutMix and MixUp, which change the labels, and a model is not given its labels (both are
-among the layers of augment); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator as
-the graph is made, the same for a whole training and others after a cut (it is among those of augment, too);
-RandomCrop, CenterCrop and Resizing, which change the size.
+among the layers of augment); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator
+as the graph is made, the same for a whole training and others after a cut (it is among those of augment,
+too); RandomCrop, CenterCrop and Resizing, which change the size.
 
-Images a second that each changes, 96 px in batches of 64, on one shared x86-64 core: RandAugment 150 and CLAHE
-190, which cost more than a small network; RandomErasing 1600; shifts, turns, shears, zooms, hue and
+Images a second that each changes, 96 px in batches of 64, on one shared x86-64 core: RandAugment 150 and
+CLAHE 190, which cost more than a small network; RandomErasing 1,600; shifts, turns, shears, zooms, hue and
 saturation 2,300 to 3,000; equalization, flips, contrast and blur 2,800 to 8,100; brightness 59,000.
 """
 
