@@ -1,4 +1,4 @@
-"""`--set stage.field=value`: changes to a recipe's config, checked against its fields."""
+"""`--set stage.field=value`, `--set policy=NAME`: changes to a recipe, checked against its fields."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows.policies import with_policy
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError, nearest
 
 
 def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
-    """Return the config with every `stage.field=value` applied; values are JSON, or else plain text.
+    """Return the config with every change applied in order; values are JSON, or else plain text.
+
+    `policy=NAME` is the layers of an augmentation policy (`flows/policies.py`), all at once.
 
     Raises:
-        ConfigError: A change names no field, or gives a value that the field refuses.
+        ConfigError: A change names no field or policy, or gives a value that the field refuses.
     """
     document = config.model_dump(mode="json")
     for text in changes:
         path, separator, value = text.partition("=")
         parts = path.strip().split(".")
+        if parts == ["policy"]:
+            document = with_policy(document, value.strip())
+            continue
         if not separator or len(parts) < 2:
             raise ConfigError(
                 "A change cannot be read.",

@@ -252,6 +252,7 @@ def predict(
 
 
 app.command()(comparison_commands.compare)
+app.command(name="policies")(comparison_commands.list_policies)
 app.command(name="backbones")(backbone_commands.list_backbones)
 app.command()(server_commands.prepare)
 app.command()(server_commands.worker)

@@ -42,6 +42,7 @@ def run_name() -> str:
 def comparison(
     recipes: Annotated[tuple[RecipeName, ...], Field(min_length=1)] = ("demo",),
     backbones: tuple[str, ...] = (),
+    policies: tuple[str, ...] = (),
     seeds: Annotated[int, Field(ge=1, le=20)] = 1,
     data: str = "",
     changes: tuple[str, ...] = (),
@@ -52,6 +53,7 @@ def comparison(
     Args:
         recipes: The recipes to compare.
         backbones: Backbones that every recipe is trained with, instead of its own.
+        policies: Augmentation policies that every recipe is trained with, instead of its own layers.
         seeds: How many seeds each is trained with, from 0 on.
         data: The source of the images; each recipe's own where empty.
         changes: Changes to the config of every recipe, each `stage.field=value`.

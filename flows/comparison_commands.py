@@ -1,4 +1,4 @@
-"""The command `hemaflow compare`."""
+"""The commands `hemaflow compare` and `hemaflow policies`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flows.console import ConsoleObserver
 from flows.contenders import contenders
 from flows.embedded import prefect_watched_by
 from flows.leaderboard import HEADINGS, plot, rows
+from flows.policies import POLICIES
 from flows.terminal import Changes, Data, Json, StoreUrl, err, out, table
 from infra.errors import ConfigError
 
@@ -24,6 +25,9 @@ def compare(
             help="Backbones that each recipe is trained with, divided by commas; its own if left out."
         ),
     ] = "",
+    policies: Annotated[
+        str, typer.Option(help="Augmentation policies, divided by commas, instead of each recipe's layers.")
+    ] = "",
     seeds: Annotated[int, typer.Option(help="How many seeds each is trained with.", min=1, max=20)] = 1,
     data: Data = "",
     changes: Changes = None,
@@ -34,8 +38,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train several recipes on the same data, and rank them: clean, spoiled, size, speed."""
-    named, with_backbones, with_changes = _split(recipes), _split(backbones), tuple(changes or ())
-    if not contenders(named, with_backbones, changes=with_changes):
+    named, with_backbones, with_policies = _split(recipes), _split(backbones), _split(policies)
+    with_changes = tuple(changes or ())
+    if not contenders(named, with_backbones, with_policies, changes=with_changes):
         raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes demo,laptop")
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.comparison import comparison
@@ -43,6 +48,7 @@ def compare(
         ranked = comparison(
             recipes=named,  # type: ignore[arg-type]  # checked above
             backbones=with_backbones,
+            policies=with_policies,
             seeds=seeds,
             data=data,
             changes=with_changes,
@@ -57,6 +63,14 @@ def compare(
     listed = table("", *HEADINGS)
     for place, cells in enumerate(rows(ranked), start=1):
         listed.add_row(str(place), *cells)
+    out.print(listed)
+
+
+def list_policies() -> None:
+    """List the augmentation policies: layers that any recipe can be given, --set policy=NAME."""
+    listed = table(header=False)
+    for name, policy in POLICIES.items():
+        listed.add_row(name, policy.summary)
     out.print(listed)
 
 

@@ -1,4 +1,4 @@
-"""What a comparison compares: recipes, each with every backbone, and the runs that this asks for."""
+"""What a comparison compares: recipes, each with every backbone and policy, and the runs that it takes."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ class Contender:
 def contenders(
     recipes: Sequence[str],
     backbones: Sequence[str] = (),
+    policies: Sequence[str] = (),
     *,
     seeds: int = 1,
     data: str = "",
     changes: Sequence[str] = (),
     store: str = "",
 ) -> list[Contender]:
-    """Return every recipe with every backbone, or with its own where none is named.
+    """Return every recipe with every backbone and augmentation policy, or its own where none is named.
 
     Raises:
-        ConfigError: There is no such recipe, backbone or field: told before anything is trained.
+        ConfigError: There is no such recipe, backbone, policy or field: told before anything is trained.
     """
     found = []
-    for recipe, backbone in product(recipes, backbones or ("",)):
-        own = (*changes, *([f"train.backbone={backbone}"] if backbone else []))
+    for recipe, backbone, policy in product(recipes, backbones or ("",), policies or ("",)):
+        varied = {"train.backbone": backbone, "policy": policy}
+        own = (*changes, *(f"{field}={value}" for field, value in varied.items() if value))
         requests = tuple(
             RunRequest(recipe=recipe, data=data, changes=(*own, f"train.seed={seed}"), store=store)
             for seed in range(seeds)
         )
         for request in requests:
             request.pipeline_config()
-        found.append(Contender(f"{recipe}, {backbone}" if backbone else recipe, requests))
+        found.append(Contender(", ".join(filter(None, (recipe, backbone, policy))), requests))
     return found

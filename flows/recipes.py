@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from flows.changes import change
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError, nearest
 
@@ -48,6 +49,10 @@ def _recipe(name: str, build: Callable[[], tuple[str, PipelineConfig]]) -> Recip
     return Recipe(name, description.partition("\n")[0], description, data, config)
 
 
+def _with_policy(policy: str, document: dict[str, Any]) -> PipelineConfig:
+    return change(PipelineConfig.model_validate(document), [f"policy={policy}"])
+
+
 def demo() -> tuple[str, PipelineConfig]:
     """A first look: drawn cells and a small network; everything is real but the data.
 
@@ -87,7 +92,8 @@ def laptop() -> tuple[str, PipelineConfig]:
     22 minutes in all, 20 of them training at 210 images/s; without the measuring of spoiled images, which
     `evaluate.robustness_images` keeps short.
     """
-    return "bloodmnist-128", PipelineConfig.model_validate(
+    return "bloodmnist-128", _with_policy(
+        "flips",
         {
             "train": {
                 "backbone": "cnn",
@@ -95,17 +101,9 @@ def laptop() -> tuple[str, PipelineConfig]:
                 "fine_tuning": {"epochs": 30, "learning_rate": 2e-3},
                 "label_smoothing": 0.05,
                 "batch_size": 64,
-                "online": [
-                    {"name": "RandomFlip", "factors": {"mode": "horizontal_and_vertical"}},
-                    {
-                        "name": "RandomRotation",
-                        # Any angle; nearest keeps the pictures as sharp as those that are judged.
-                        "factors": {"factor": 0.5, "fill_mode": "reflect", "interpolation": "nearest"},
-                    },
-                ],
             },
             "evaluate": {"tta": "dihedral"},
-        }
+        },
     )
 
 
@@ -123,21 +121,10 @@ def seed() -> tuple[str, PipelineConfig]:
     chain), the epochs of the second phase (as many as of the first, with the same early stopping), the split
     and the seed.
     """
-    return "bloodmnist-128", PipelineConfig.model_validate(
+    return "bloodmnist-128", _with_policy(
+        "seed",
         {
             "ingest": {"image_size_pixels": 96},
-            "augment": {
-                "copies": 6,
-                "layers": [
-                    {"name": "RandAugment"},
-                    {"name": "CutMix", "probability": 0.5},
-                    {"name": "MixUp", "probability": 0.5},
-                    {"name": "RandomTranslation", "factors": {"height_factor": 0.1, "width_factor": 0.1}},
-                    {"name": "RandomShear", "factors": {"x_factor": 0.1, "y_factor": 0.1}},
-                    {"name": "RandomContrast", "factors": {"factor": 0.2}},
-                    {"name": "RandomBrightness", "factors": {"factor": 0.2}},
-                ],
-            },
             "train": {
                 "backbone": "efficientnetv2-s",
                 "initial_weights": "imagenet",
@@ -161,7 +148,7 @@ def seed() -> tuple[str, PipelineConfig]:
                 "early_stopping_patience": 20,
             },
             "evaluate": {"tta": "seed"},
-        }
+        },
     )
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from flows.changes import change
+from flows.policies import POLICIES
+from flows.recipes import recipe_named
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError
 
@@ -31,8 +33,27 @@ def test_changes_are_json_or_text() -> None:
         ("evaluate.tta=fliqs", "Did you mean 'flips'"),
         ('augment.layers=[{"name":"GridMusk"}]', "Did you mean 'GridMask'"),
         ("train.backbone=efficientnetv2b0", "Did you mean 'efficientnetv2-b0'"),
+        ("policy=fliqs", "Did you mean 'flips'"),
     ],
 )
 def test_a_wrong_change_names_what_is_right(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         change(PipelineConfig(), [text])
+
+
+def test_a_policy_replaces_the_layers_and_nothing_else() -> None:
+    recipe = recipe_named("demo").config
+    changed = change(recipe, ["policy=randaugment-mix", "augment.copies=2"])
+    assert [layer.name for layer in changed.augment.layers] == ["RandAugment", "CutMix", "MixUp"]
+    assert changed.augment.copies == 2  # a later change has the last word
+    assert changed.train.online == ()
+    assert changed.train == recipe.train
+    assert changed.augment.seed == recipe.augment.seed
+    bare = change(changed, ["policy=none"])
+    assert (bare.augment.layers, bare.augment.copies, bare.train.online) == ((), 0, ())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_is_a_config(name: str) -> None:
+    config = change(PipelineConfig(), [f"policy={name}"])
+    assert bool(config.augment.layers) == bool(config.augment.copies)

@@ -104,6 +104,9 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
         "train.backbone=mobilenetv2",
         "train.seed=1",
     )
+    varied = contenders(["demo"], policies=["none", "flips"])
+    assert [one.name for one in varied] == ["demo, none", "demo, flips"]
+    assert varied[1].requests[0].changes == ("policy=flips", "train.seed=0")
     [alone] = contenders(["demo"])
     assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
 

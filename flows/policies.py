@@ -1,0 +1,92 @@
+"""Augmentation policies: named sets of layers that any recipe can be given, `--set policy=NAME`.
+
+A policy says which copies are made of each image before training (offline: keras-cv and `tasks/blemishes.py`,
+into TFRecords) and which layers change an image anew each time that it is seen (online: `keras.layers`, in
+front of the network). It replaces what the recipe has of both, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import ConfigError, nearest
+
+Layers = tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A named set of layers.
+
+    Attributes:
+        summary: What it does, and where it comes from.
+        copies: Augmented copies of each image.
+        layers: Of the copies, one after another.
+        online: In front of the network.
+    """
+
+    summary: str
+    copies: int = 0
+    layers: Layers = ()
+    online: Layers = ()
+
+
+def _layer(name: str, probability: float = 1.0, **factors: Any) -> dict[str, Any]:
+    return {"name": name, "probability": probability, "factors": factors}
+
+
+_ANY_WAY_ROUND: Layers = (
+    _layer("RandomFlip", mode="horizontal_and_vertical"),
+    # Any angle; nearest keeps the pictures as sharp as those that are judged.
+    _layer("RandomRotation", factor=0.5, fill_mode="reflect", interpolation="nearest"),
+)
+
+POLICIES: Mapping[str, Policy] = {
+    "none": Policy("The images as they are."),
+    "flips": Policy("Online: mirrored and turned by any angle; a cell has no way up.", online=_ANY_WAY_ROUND),
+    "randaugment": Policy(
+        "Six copies by RandAugment at keras-cv's own strength (arXiv:1909.13719).",
+        copies=6,
+        layers=(_layer("RandAugment"),),
+    ),
+    "randaugment-mix": Policy(
+        "Six copies by RandAugment, half of them through CutMix and half through MixUp "
+        "(arXiv:1905.04899, arXiv:1710.09412).",
+        copies=6,
+        layers=(_layer("RandAugment"), _layer("CutMix", 0.5), _layer("MixUp", 0.5)),
+    ),
+    "seed": Policy(
+        "Six copies by the layers of the competition entry that hemaflow began as. Its report does not tell "
+        "their strengths: they are keras-cv's own, a tenth of the size, or 0.2.",
+        copies=6,
+        layers=(
+            _layer("RandAugment"),
+            _layer("CutMix", 0.5),
+            _layer("MixUp", 0.5),
+            _layer("RandomTranslation", height_factor=0.1, width_factor=0.1),
+            _layer("RandomShear", x_factor=0.1, y_factor=0.1),
+            _layer("RandomContrast", factor=0.2),
+            _layer("RandomBrightness", factor=0.2),
+        ),
+    ),
+}
+"""Name → policy."""
+
+
+def with_policy(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the document of a config with the layers of a policy. Raises ConfigError."""
+    if name not in POLICIES:
+        raise ConfigError(
+            f"There is no augmentation policy {name!r}.",
+            expected=nearest(name, POLICIES),
+            remedy="List them with: hemaflow policies",
+        )
+    policy = POLICIES[name]
+    augment = {"copies": policy.copies, "layers": list(policy.layers), "keep_original": True}
+    return {
+        **document,
+        "augment": {**document["augment"], **augment},
+        "train": {**document["train"], "online": list(policy.online)},
+    }
