@@ -1,6 +1,6 @@
 """Kills a run at chosen points of every stage, runs it again, and says whether anything was lost or left.
 
-    python benchmarks/crash_matrix.py [--stores local s3] [--points 'before put*']
+    python benchmarks/crash_matrix.py [--stores local s3] [--points 'before put*' …]
 
 For each point: `kill -9` of the whole process group there, then the same command again. What must come out is
 the manifest of an undisturbed run, byte for byte, with at most one shard or one epoch done twice, and after
@@ -20,7 +20,7 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
-from small_runs import copy, manifest, run, unaccounted
+from small_runs import ROOT, copy, manifest, run, unaccounted
 
 from flows.stages import STAGE_NAMES, StageName
 from flows.upkeep import collect_garbage, verify
@@ -123,7 +123,8 @@ class Bench:
         self.trace = self.folder / "trace"
         self.trace.write_text("")
         environment = {
-            "PYTHONPATH": str(Path(__file__).parent / "crashing"),
+            # The checkout as well: what is imported as Python starts must come from here, too.
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "crashing"), str(ROOT)]),
             "CRASH_TRACE": str(self.trace),
             "CRASH_AT": point,
             "CRASH_STORE": store.url,
@@ -144,14 +145,14 @@ def main() -> int:
     """Print a row for each point and store; return 1 where one went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--stores", nargs="+", choices=["local", "s3"], default=["local", "s3"])
-    parser.add_argument("--points", default="*", help="only the points that match")
+    parser.add_argument("--points", nargs="+", default=["*"], help="only the points that match one of these")
     arguments = parser.parse_args()
     points = [
         (stage, f"{when} {write}")
         for stage, writes in WRITES.items()
         for write in writes
         for when in ("before", "after")
-        if fnmatch.fnmatchcase(f"{when} {write}", arguments.points)
+        if any(fnmatch.fnmatchcase(f"{when} {write}", pattern) for pattern in arguments.points)
     ]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ SMALL = [
     "--set", "augment.shard_bytes=800000",
     "--set", "train.fine_tuning.epochs=3",
     "--set", "evaluate.bootstrap_resamples=50",
+    "--set", "evaluate.robustness=none",
 ]  # fmt: skip
 """The demo with small pictures: a few shards, three epochs."""
 
