@@ -18,6 +18,7 @@ from commands import needs_proc, optimizer_steps
 from served import Server, ended
 
 from infra.store import Store
+from infra.stores import open_store
 
 SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50"]
 LONG = [*SMALL, "train.fine_tuning.epochs=400"]
@@ -111,17 +112,24 @@ def test_artifacts_say_what_came_of_a_run(server: Server, ran: Ran) -> None:
     assert not [key for key in cached if key.startswith("progress-")]
 
 
-def test_a_comparison_shares_what_is_complete_and_ranks(server: Server, ran: Ran, cells: str) -> None:
-    parameters = {"recipes": ["demo"], "data": cells, "changes": SMALL, "store": "s3://hemaflow/ran"}
+def test_a_comparison_shares_what_is_complete_and_ranks(
+    server: Server, ran: Ran, served_store: Store, cells: str
+) -> None:
+    shared = open_store("s3://hemaflow/ran")
+    trained = [name for name in shared.list("stages/train/") if name.endswith("/manifest.json")]
+    assert len(trained) == 1
+    parameters = {"recipes": ["demo"], "data": cells, "changes": SMALL, "store": shared.url}
     worker, living = server.worker()
     try:
         run = server.start("backbone-comparison/adhoc", backbones=["cnn"], **parameters)
         assert server.until(run, "Completed", "Failed", "Crashed") == "Completed", server.logs(run)
     finally:
         ended(worker, living)
-    [row] = [line for line in server.artifacts(run)["leaderboard"].splitlines() if "| cnn |" in line]
-    assert "| reused |" in row
+    assert [name for name in shared.list("stages/train/") if name.endswith("/manifest.json")] == trained
+    page = server.artifacts(run)["leaderboard"]
+    [row] = [line for line in page.splitlines() if "| demo, cnn |" in line]
     assert row.startswith("| 1 |")
+    assert "(data:image/png;base64," in page
 
 
 @needs_browser
