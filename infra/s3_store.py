@@ -8,7 +8,6 @@ ignores them.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -17,16 +16,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from botocore import exceptions as botocore_exceptions
 from botocore.response import StreamingBody
-from urllib3.exceptions import HTTPError
 
-from infra.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
-from infra.s3_client import ATTEMPTS, again_when_lost, reading_body, s3_client
+from infra.errors import ConfigError, StoreError
+from infra.s3_client import again_when_lost, reading_body, s3_client
+from infra.s3_errors import ABSENT, error_code, explained, refused
 from infra.s3_upload import Uploader
 from infra.settings import Settings
 from infra.staging import READS, Altered, Staging
@@ -39,15 +38,6 @@ MARKER = "store.json"
 """The object that says that this server was seen to keep conditional writes."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_ABSENT = ("404", "NoSuchKey", "NotFound")
-_REFUSED = {
-    "403": "The store refused access",
-    "AccessDenied": "The store refused access",
-    "InvalidAccessKeyId": "The store does not know these credentials",
-    "SignatureDoesNotMatch": "The store does not take these credentials",
-    "ExpiredToken": "The credentials have expired",
-    "NoSuchBucket": "There is no such bucket",
-}
 Result = TypeVar("Result")
 
 
@@ -98,7 +88,7 @@ class S3Store(Store):
             try:
                 head = self._client.head_object(**self._address(name))
             except botocore_exceptions.ClientError as error:
-                if _code(error) not in _ABSENT:
+                if error_code(error) not in ABSENT:
                     raise
                 self._require_bucket()  # the answer to HEAD does not say what is absent
                 return None
@@ -134,7 +124,7 @@ class S3Store(Store):
                     Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
                 )
             for problem in answer.get("Errors", ()):
-                if problem.get("Code") not in _ABSENT:
+                if problem.get("Code") not in ABSENT:
                     raise StoreError(
                         f"The store could not remove an object: {problem.get('Code')}.",
                         where=f"s3://{self._bucket}/{problem.get('Key')}",
@@ -197,6 +187,9 @@ class S3Store(Store):
 
     # Requests
 
+    def _explained(self, name: str) -> AbstractContextManager[None]:
+        return explained(f"{self.url}/{name}".rstrip("/"), self._staging.folder)
+
     def _key(self, name: str) -> str:
         return self._prefix + check_name(name)
 
@@ -255,9 +248,9 @@ class S3Store(Store):
         try:
             answer: dict[str, Any] = self._client.get_object(**self._address(name), **how)
         except botocore_exceptions.ClientError as error:
-            if _code(error) in _ABSENT:
+            if error_code(error) in ABSENT:
                 return None
-            if _code(error) in ("InvalidRange", "416") and how:
+            if error_code(error) in ("InvalidRange", "416") and how:
                 return {"Body": StreamingBody(io.BytesIO(), 0)}  # all of it had arrived
             raise
         return answer
@@ -272,8 +265,8 @@ class S3Store(Store):
         try:
             self._put(name, data, **condition)
         except botocore_exceptions.ClientError as error:
-            absent = "IfMatch" in condition and _code(error) in _ABSENT
-            if _code(error) not in ("PreconditionFailed", "412") and not absent:
+            absent = "IfMatch" in condition and error_code(error) in ABSENT
+            if error_code(error) not in ("PreconditionFailed", "412") and not absent:
                 raise
             if not error.response["ResponseMetadata"].get("RetryAttempts"):
                 return False
@@ -289,7 +282,10 @@ class S3Store(Store):
             try:
                 return write()
             except botocore_exceptions.ClientError as error:
-                if _code(error) not in ("ConditionalRequestConflict", "409") or time.monotonic() > deadline:
+                if (
+                    error_code(error) not in ("ConditionalRequestConflict", "409")
+                    or time.monotonic() > deadline
+                ):
                     raise
                 time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
 
@@ -331,81 +327,14 @@ class S3Store(Store):
             try:
                 self._client.head_bucket(Bucket=self._bucket)
             except botocore_exceptions.ClientError as error:
-                if _code(error) in _ABSENT:
-                    raise self._refused("NoSuchBucket", "") from None
+                if error_code(error) in ABSENT:
+                    raise refused("NoSuchBucket", self.url) from None
                 raise
             self._bucket_seen = True
-
-    # Errors
-
-    @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        """Turn what boto3 raises into our errors. Its own texts may name hosts and keys: they are dropped."""
-        where = f"{self.url}/{name}".rstrip("/")
-        try:
-            yield
-        except botocore_exceptions.ClientError as error:
-            code = _code(error)
-            if code in _REFUSED:
-                raise self._refused(code, name) from None
-            if code in ("507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"):
-                raise StoreFull(
-                    "The store is full: nothing of this object was kept.",
-                    where=where,
-                    remedy="Make room in the bucket (see `hemaflow gc`); then run the same command.",
-                ) from None
-            raise StoreUnavailable(
-                f"The store did not do what it was asked: {code}.",
-                received=f"{error.operation_name}, {ATTEMPTS} times",
-                where=where,
-                remedy="Run the same command again: it goes on from what is complete.",
-            ) from None
-        except (
-            botocore_exceptions.NoCredentialsError,
-            botocore_exceptions.PartialCredentialsError,
-            botocore_exceptions.CredentialRetrievalError,
-            botocore_exceptions.TokenRetrievalError,
-        ):
-            raise StoreError(
-                "There are no credentials for S3.",
-                where=where,
-                remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            ) from None
-        except (botocore_exceptions.BotoCoreError, HTTPError) as error:
-            raise StoreUnavailable(
-                f"The store cannot be reached: {type(error).__name__}.",
-                received=f"{ATTEMPTS} attempts",
-                where=where,
-                remedy="Check the network and the endpoint (AWS_ENDPOINT_URL_S3, or the profile's); the same "
-                "command then goes on from what is complete.",
-            ) from None
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise (StoreFull if full else StoreError)(
-                f"A local copy could not be written: {error.strerror or type(error).__name__}.",
-                where=str(self._staging.folder),
-                remedy="Free some space there, or choose another folder with HEMAFLOW_STAGING_DIR.",
-            ) from None
-
-    def _refused(self, code: str, name: str) -> StoreError:
-        remedies = {
-            "NoSuchBucket": "Create the bucket, or choose another with --store.",
-        }
-        return StoreError(
-            f"{_REFUSED[code]}.",
-            where=f"{self.url}/{name}".rstrip("/"),
-            remedy=remedies.get(
-                code, "Check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their policy."
-            ),
-        )
 
 
 def _suffix(name: str) -> str:
     return Path(name).suffix
-
-
-def _code(error: botocore_exceptions.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _sha256(data: bytes) -> str:
