@@ -21,9 +21,10 @@ from tasks import checkpoint
 from tasks.arriving import ArrivingShards
 from tasks.backbones import BACKBONES
 from tasks.feed import num_steps, training_batches, validation_batches
-from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
+from tasks.model import assemble, unfreeze
+from tasks.objective import loss_of, optimizer_of
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
-from tasks.starting import result_key, start_from_model
+from tasks.starting import starting_network
 from tasks.weighting import balanced_weights
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ class Fitting:
         import keras
 
         self.model.compile(
-            optimizer=_optimizer(self.config, phase.learning_rate),
-            loss=_loss(self.config),
+            optimizer=optimizer_of(self.config, phase.learning_rate),
+            loss=loss_of(self.config),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # TensorFlow's XLA compiles convolutions slower than oneDNN runs them on a CPU, and mixed
             # precision under it has a history of not learning. JAX is made for it.
@@ -348,37 +349,9 @@ class Fitting:
 
     def _build(self) -> None:
         config = self.config
-        weights = "imagenet" if config.initial_weights == "imagenet" else None
-        try:
-            self.body, self.head = build_network(
-                config.backbone,
-                weights,  # type: ignore[arg-type]
-                config.input_size_pixels or self.image_pixels,
-                self.num_classes,
-                config.head_units,
-                config.dropout,
-            )
-        except Exception as error:
-            if weights is None:
-                raise
-            raise StageError(
-                f"The ImageNet weights of {config.backbone} could not be downloaded.",
-                received=str(error).partition("\n")[0],
-                remedy="1. Download the notop weights of the backbone elsewhere and name the file: "
-                "--set train.initial_weights=FILE.h5\n"
-                "2. Or train from scratch: --set train.initial_weights=none",
-            ) from error
-        if result_key(config.initial_weights):
-            start_from_model(
-                self.store,
-                config.initial_weights,
-                config.initial_weights_sha256,
-                self.body,
-                self.head,
-                same_classes=list(config.initial_classes) == self.classes,
-            )
-        elif config.initial_weights_sha256:
-            load_backbone_weights(self.body, config.initial_weights, config.initial_weights_sha256)
+        self.body, self.head = starting_network(
+            self.store, config, config.input_size_pixels or self.image_pixels, self.classes
+        )
         self.model = assemble(
             config.backbone,
             self.body,
@@ -392,31 +365,3 @@ class Fitting:
     def _new_plateau(self) -> Plateau:
         config = self.config
         return Plateau(config.plateau_patience, config.plateau_factor, config.min_learning_rate)
-
-
-def _loss(config: TrainConfig) -> Any:
-    import keras
-
-    smoothing = config.label_smoothing
-    if config.loss == "focal":
-        return keras.losses.CategoricalFocalCrossentropy(
-            config.focal_alpha, config.focal_gamma, label_smoothing=smoothing
-        )
-    return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
-
-
-def _optimizer(config: TrainConfig, learning_rate: float) -> Any:
-    import keras
-
-    common: dict[str, Any] = {"learning_rate": learning_rate}
-    if config.ema_momentum:
-        common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
-    if config.gradient_clip_norm:
-        common["global_clipnorm"] = config.gradient_clip_norm
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(**common)
-    common["weight_decay"] = config.weight_decay
-    if config.optimizer == "sgd":
-        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    builder = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[config.optimizer]
-    return builder(**common)

@@ -1,7 +1,8 @@
-"""Starting from the model of another run: its backbone's weights, and its head's where that fits.
+"""The network as a training begins with it: built, and filled with the initial weights that its config names.
 
-Reads `model.keras` of a complete result of train in the same store (`train:KEY`). What enters the key of the
-training is that object's SHA-256 and the classes it tells apart, never the run that made it.
+Those are ImageNet's, a file's, or the model of another run: its backbone's weights, and its head's where that
+fits. Of a run it reads `model.keras` of a complete result of train in the same store (`train:KEY`). What
+enters the key of the training is that object's SHA-256 and the classes it tells apart, never the run.
 
 The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else
 it begins anew, as it does with ImageNet's weights.
@@ -12,12 +13,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import StageError
 from infra.manifest import load_manifest
 from infra.store import Store
-from tasks.model import HEAD
+from tasks.model import HEAD, build_network, load_backbone_weights
+
+if TYPE_CHECKING:
+    from tasks.train import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,54 @@ def check_initial_weights(weights: str) -> str:
 def result_key(weights: str) -> str:
     """Return the key of the result of train that initial weights name; "" where they name none."""
     return weights.removeprefix(RESULT) if weights.startswith(RESULT) else ""
+
+
+def starting_network(
+    store: Store, config: TrainConfig, input_pixels: int, classes: Sequence[str]
+) -> tuple[Any, Any]:
+    """Return (backbone, head) as keras.Models, filled with the initial weights.
+
+    Args:
+        store: Holds the model of another run, where the config names one.
+        config: The config.
+        input_pixels: Height and width that the backbone takes.
+        classes: Names of the labels 0, 1, …
+
+    Raises:
+        StageError: The initial weights cannot be had, or are not those that were asked for.
+    """
+    weights = "imagenet" if config.initial_weights == "imagenet" else None
+    try:
+        body, head = build_network(
+            config.backbone,
+            weights,  # type: ignore[arg-type]
+            input_pixels,
+            len(classes),
+            config.head_units,
+            config.dropout,
+        )
+    except Exception as error:
+        if weights is None:
+            raise
+        raise StageError(
+            f"The ImageNet weights of {config.backbone} could not be downloaded.",
+            received=str(error).partition("\n")[0],
+            remedy="1. Download the notop weights of the backbone elsewhere and name the file: "
+            "--set train.initial_weights=FILE.h5\n"
+            "2. Or train from scratch: --set train.initial_weights=none",
+        ) from error
+    if result_key(config.initial_weights):
+        start_from_model(
+            store,
+            config.initial_weights,
+            config.initial_weights_sha256,
+            body,
+            head,
+            same_classes=list(config.initial_classes) == list(classes),
+        )
+    elif config.initial_weights_sha256:
+        load_backbone_weights(body, config.initial_weights, config.initial_weights_sha256)
+    return body, head
 
 
 def start_from_model(
