@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from infra.errors import nearest
+from tasks.stage import StageConfig
 
 Kind = Literal["number", "integer", "size", "span", "pair", "margins", "flag", "choice"]
 """number; integer; size: one or two integers; span: a number or two in order; pair: two in order; margins: a
@@ -109,3 +112,28 @@ def check_factors(
         raise ValueError(f"{layer} needs {missing[0]}: {known[missing[0]].expected}.")
     if needed and not set(needed) & set(factors):
         raise ValueError(f"{layer} needs {' or '.join(needed)}: without, it changes nothing.")
+
+
+class Layer(StageConfig):
+    """One layer of a table, with the factors that it is given."""
+
+    known: ClassVar[Mapping[str, Mapping[str, Factor]]]
+    """The table: layer → its factors."""
+    needs_one: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Layer → factors of which one must be given, for without any it changes nothing."""
+    kind: ClassVar[str]
+    """What a layer of the table is called in errors."""
+
+    name: str
+    """The layer, such as RandomFlip."""
+    probability: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Part of the images that the layer is applied to; each is drawn by itself."""
+    factors: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments, such as {"factor": 0.1}; ranges are lists of two; its own defaults where left out."""
+
+    @model_validator(mode="after")
+    def _is_of_the_table(self) -> Self:
+        if self.name not in self.known:
+            raise ValueError(f"There is no {self.kind} {self.name!r}. {nearest(self.name, self.known)}")
+        check_factors(self.name, self.factors, self.known[self.name], self.needs_one.get(self.name, ()))
+        return self

@@ -13,14 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
-
-from infra.errors import nearest
 from tasks.blemishes import BLEMISHES
-from tasks.factors import Factor, check_factors
-from tasks.stage import StageConfig
+from tasks.factors import Factor, Layer
 
 
 def _factor(required: bool = True, meaning: str = "strength", high: float = 1.0) -> Factor:
@@ -149,24 +144,9 @@ NEEDS_ONE: Mapping[str, tuple[str, ...]] = {"RandomShear": ("x_factor", "y_facto
 """Layer → factors of which one must be given, for without any it changes nothing."""
 
 
-class LayerConfig(StageConfig):
-    """One layer of the chain that makes augmented copies."""
+class LayerConfig(Layer):
+    """One layer of the chain that makes augmented copies: of keras_cv.layers, or of tasks/blemishes.py."""
 
-    name: str
-    """A layer of keras_cv.layers, e.g. RandomRotation, or of tasks/blemishes.py, e.g. JpegCompression."""
-    probability: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Part of the images that the layer is applied to; each is drawn by itself."""
-    factors: dict[str, Any] = Field(default_factory=dict)
-    """The layer's own arguments, e.g. {"factor": 0.1}; ranges are lists of two."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in LAYERS:
-            raise ValueError(f"There is no layer {name!r}. {nearest(name, LAYERS)}")
-        return name
-
-    @model_validator(mode="after")
-    def _factors_fit(self) -> Self:
-        check_factors(self.name, self.factors, LAYERS[self.name], NEEDS_ONE.get(self.name, ()))
-        return self
+    known = LAYERS
+    needs_one = NEEDS_ONE
+    kind = "layer"

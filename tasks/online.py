@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
-from infra.errors import nearest
-from tasks.factors import Factor, check_factors
-from tasks.stage import StageConfig
+from tasks.factors import Factor, Layer
 
 _ANY = math.inf
 _FILL_VALUE = Factor("number", "grey value where fill_mode is constant", high=255)
@@ -136,27 +133,12 @@ _UNSEEDED = ("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Eq
 _FULL_RANGE = (0, 255)
 
 
-class OnlineLayer(StageConfig):
+class OnlineLayer(Layer):
     """One random layer of `keras.layers` in front of the network, active in training only."""
 
-    name: str
-    """The layer, such as RandomFlip."""
-    probability: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Part of the images that the layer is applied to; each is drawn by itself."""
-    factors: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments, such as {"factor": 0.1}; ranges are lists of two; its own defaults where left out."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in ONLINE_LAYERS:
-            raise ValueError(f"There is no online layer {name!r}. {nearest(name, ONLINE_LAYERS)}")
-        return name
-
-    @model_validator(mode="after")
-    def _factors_fit(self) -> Self:
-        check_factors(self.name, self.factors, ONLINE_LAYERS[self.name], NEEDS_ONE.get(self.name, ()))
-        return self
+    known = ONLINE_LAYERS
+    needs_one = NEEDS_ONE
+    kind = "online layer"
 
 
 def augment_online(pixels: Any, layers: tuple[OnlineLayer, ...], seed: int) -> Any:
