@@ -8,7 +8,7 @@ accuracy says little about spoiled images; else that of the clean accuracy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from prefect import flow, task
@@ -25,6 +25,7 @@ from flows.record import KnownRuns, RunRecord, output_path
 from flows.slots import accelerator
 from flows.supervision import supervised
 from flows.training import SETTINGS, blood_cell_training
+from infra.errors import StoreError
 from infra.manifest import Manifest, load_manifest
 from infra.store import Store
 from infra.stores import open_store
@@ -118,6 +119,11 @@ def measure_speed(store: Store, record: RunRecord, name: str, size_pixels: int) 
 
 
 def _manifest(store: Store, record: RunRecord, stage: str) -> Manifest:
-    found: Any = load_manifest(store, stage, record.key(stage) or "")
-    manifest: Manifest = found[0]
-    return manifest
+    found = load_manifest(store, stage, record.key(stage) or "")
+    if found is None:
+        raise StoreError(
+            f"The {stage} of run {record.run} was removed from the store while it was compared.",
+            where=store.url,
+            remedy="Run the same command again: it is computed again.",
+        )
+    return found[0]

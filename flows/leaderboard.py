@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.record import RunRecord
 from flows.terminal import duration, size
 from tasks.leaderboard_plot import Point, draw
+from tasks.metrics import CONFIDENCE
 
-CONFIDENCE = 0.95
 HEADINGS = (
     "member",
     "clean",

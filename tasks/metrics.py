@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.temperature import FLOOR
+
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.floating[Any]]
 
 NUM_BINS = 15
 """Equal-width bins of the expected calibration error, arXiv:1706.04599."""
-SMALLEST_PROBABILITY = 1e-7
-"""Where probabilities are clipped for the log-likelihood, as keras.losses does."""
 CONFIDENCE = 0.95
 """Of the intervals."""
 
@@ -80,7 +80,7 @@ def scores(
     recall = np.divide(hits, in_class, out=np.zeros_like(hits), where=present)
     f1 = np.divide(2 * hits, in_class + called, out=np.zeros_like(hits), where=in_class + called > 0)
     relevant = in_class + called > 0
-    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY, 1.0)
+    likelihood = np.clip(probabilities[np.arange(len(labels)), labels], FLOOR, 1.0)
     return {
         "accuracy": counts @ right / totals,
         "balanced_accuracy": recall.sum(1) / present.sum(1),
