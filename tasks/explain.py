@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 BATCH_SIZE = 8
 """Images at once: a report explains a few dozen, and batches are filled up."""
-COLOURS, STRENGTH = "inferno", 0.6
+COLOURS, STRENGTH = "inferno", 0.7
 """The colours of matplotlib that a map is drawn in, and how much of them covers the image in grey."""
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
