@@ -94,14 +94,25 @@ def test_a_map_does_not_depend_on_what_comes_with_it(tmp_path: Path) -> None:
 def test_every_backbone_can_be_explained_as_it_is_saved(name: str, tmp_path: Path) -> None:
     import keras
 
-    body, head = build_network(name, None, 64, 5, (8,), 0.1)
-    assemble(name, body, head, 48, to_train=False).save(tmp_path / "model.keras")
+    body, head = build_network(name, None, 64, 5, (), 0.1)
+    built = assemble(name, body, head, 48, to_train=False)
+    images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), np.uint8)
+    features = images.astype(np.float32)
+    for layer in built.layers[1:-1]:
+        features = layer(features)
+    pooled = np.asarray(features).mean((0, 1, 2))
+    # Class 3 is what this image has; class 2 is the opposite, and class 0 is nothing.
+    kernel = np.zeros((len(pooled), 5), np.float32)
+    kernel[:, 3], kernel[:, 2] = pooled, -pooled
+    head.layers[-1].set_weights([kernel, np.zeros(5, np.float32)])
+    built.save(tmp_path / "model.keras")
     model = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), np.uint8)
-    heat = grad_cam(model, images, range(5))
-    assert heat.shape == (5, 48, 48)
-    assert np.isfinite(heat).all()
-    assert heat.max() == 1
+    own, other, nothing = grad_cam(model, np.repeat(images, 3, axis=0), [3, 2, 0])
+    raw = np.maximum(np.asarray(features)[0] @ pooled, 0)  # what Grad-CAM is for a head that is linear
+    expected = np.asarray(keras.ops.image.resize(raw[..., None], (48, 48)))[..., 0]
+    np.testing.assert_allclose(own, expected / expected.max(), atol=1e-3)
+    assert not np.array_equal(other, own)
+    assert nothing.max() == 0
 
 
 def test_the_overlay_is_brightest_where_the_heat_is() -> None:
