@@ -80,10 +80,9 @@ class ArtifactObserver:
                 "Images and findings",
             )
         if stage == "evaluate":
-            document = self._run.record.metrics
-            publish(
-                "metrics", lambda: pages.metrics(document, manifest.facts["tta"]), "How good the model is"
-            )
+            document, facts = self._run.record.metrics, manifest.facts
+            views = pages.views(facts["tta"], facts["tta_views"], facts.get("tta_reason", ""))
+            publish("metrics", lambda: pages.metrics(document, views), "How good the model is")
 
     def finished(self) -> None:
         """The run is complete: publish its lineage and its outputs."""

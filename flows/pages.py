@@ -81,8 +81,18 @@ def findings(manifest: Manifest, found: Sequence[Mapping[str, Any]]) -> str:
     return f"# Data: {escaped(str(facts['source']))}\n\n{images}\n\n## Findings\n\n{quality}"
 
 
+def views(asked: str, used: Sequence[str], reason: str) -> str:
+    """Return which views predictions are averaged over, and why they are not those that were asked for."""
+    return f"{asked}: {', '.join(used)}" + (f" ({reason})" if reason else "")
+
+
 def metrics(document: Mapping[str, Any], tta: str) -> str:
-    """Return the metrics with their 95 % intervals, and the test split's classes and confusions."""
+    """Return the metrics with their 95 % intervals, and the test split's classes and confusions.
+
+    Args:
+        document: Entry → metrics.
+        tta: What is to be said of the views.
+    """
     entries = [entry for entry in SPLITS if document.get(entry, {}).get("num_examples")]
     page = f"# Metrics, with 95 % intervals\n\nTTA: {tta}\n\n" + _metrics_table(document, entries, SPLITS)
     spoiled = [entry for entry in SPOILED if document.get(entry, {}).get("num_examples")]

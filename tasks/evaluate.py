@@ -5,19 +5,23 @@ Writes
 
     metrics.json          entries val, val_tta, test, test_tta: metrics with 95 % bootstrap intervals;
                           val_heavy, val_heavy_tta, test_heavy, test_heavy_tta: the same of the heavy mix;
-                          val_medmnistc, test_medmnistc: the corruptions of MedMNIST-C (tasks/robustness.py)
+                          val_medmnistc, test_medmnistc: the corruptions of MedMNIST-C (tasks/robustness.py);
+                          tta: how the views were chosen on val (tasks/view_search.py)
     predictions-val.csv   id, label, prob_0 … of the image as it is, tta_0 … averaged over the views
     predictions-test.csv  the same for test
     report.html           one page for a person
+
+Guarantees: the views that test is averaged over, and that a submission takes (`tta_views` of the result's
+facts), are on val, clean and under the heavy mix where it is measured, no less accurate than the image alone,
+whatever was asked for. Val is asked about each view once.
 """
 
 from __future__ import annotations
 
 import csv
-import heapq
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,20 +30,33 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from infra.draft import Draft
 from infra.manifest import Manifest
-from tasks import metrics, report, robustness
-from tasks.records import read_batches
+from tasks import cases, metrics, report, robustness
+from tasks.classifier import split_batches
+from tasks.explain import Explained
 from tasks.report_robustness import Examples
+from tasks.robustness import Robustness
 from tasks.stage import Parents, StageConfig
-from tasks.views import parse_views, predict
+from tasks.view_search import IDENTITY, Answers, Choice, Condition, choose, keep_harmless
+from tasks.views import average, parse_views, predict_each
 
 EVALUATED = ("val", "test")
+SEARCH = "search"
+DETAILS = ("per_class", "confusion", "reliability", "corruptions")
+"""What of an entry of the metrics is in metrics.json alone."""
 
 
 class EvaluateConfig(StageConfig):
     """All that changes the predictions and the report."""
 
     tta: str = "flips"
-    """A preset of views (none, flips, dihedral, seed), or views divided by commas."""
+    """A preset of views (none, flips, dihedral, seed, wide), views divided by commas, or search: those that
+    help on val. Views that cost accuracy on val are not used, whoever chose them."""
+    tta_candidates: str = "wide"
+    """What search may choose from: a preset, or views divided by commas. Each is one more pass over val, and
+    over its heavy mix."""
+    tta_max_views: PositiveInt = 8
+    """The most that search may choose: as many as dihedral has. A submission takes as many times as long as
+    there are views."""
     batch_size: PositiveInt = 256
     """Images at once on the device; the submission uses the same."""
     bootstrap_resamples: PositiveInt = 1000
@@ -48,6 +65,9 @@ class EvaluateConfig(StageConfig):
     """Of the resamples."""
     num_mistakes: NonNegativeInt = 24
     """How many of the most confident mistakes the report shows."""
+    num_explained: NonNegativeInt = 3
+    """How many images of each class the report explains by Grad-CAM: one that is right, and the most
+    confident mistakes; 0 for none."""
     robustness: Literal["none", "heavy", "full"] = "full"
     """What is measured of spoiled images: nothing, the heavy mix, or that and the corruptions of MedMNIST-C.
     `full` takes 56 more passes over each split, and one more for each view."""
@@ -59,119 +79,160 @@ class EvaluateConfig(StageConfig):
     @field_validator("tta")
     @classmethod
     def _known_views(cls, tta: str) -> str:
-        parse_views(tta)
+        if tta != SEARCH:
+            parse_views(tta, [SEARCH])
         return tta
+
+    @field_validator("tta_candidates")
+    @classmethod
+    def _known_candidates(cls, candidates: str) -> str:
+        parse_views(candidates)
+        return candidates
+
+    def asked_views(self) -> tuple[str, ...]:
+        """Return the views that val is asked about, the image itself first, each once."""
+        return with_identity(parse_views(self.tta_candidates if self.tta == SEARCH else self.tta))
 
 
 class Predictions(NamedTuple):
-    """What the model says of a split."""
+    """What the model says of a split, and of its images under the heavy mix where that is measured."""
 
+    split: str
     ids: list[str]
     labels: NDArray[np.int64]
-    plain: NDArray[np.float32]
-    tta: NDArray[np.float32]
-    mistakes: list[report.Mistake]
+    """int64[N]."""
+    answers: Answers
+    spoiled: Robustness | None
+
+    @property
+    def plain(self) -> NDArray[np.float32]:
+        """float32[N, C]: the probabilities of the images as they are."""
+        return self.answers[IDENTITY]
+
+    def averaged(self, views: Sequence[str]) -> NDArray[np.float32]:
+        """Return the probabilities averaged over views, float32[N, C]."""
+        return _averaged(self.answers, views)
 
 
 def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
-    """Predict both splits, measure, and write the report."""
+    """Predict val, choose the views by it, predict test, measure, and write the report."""
     import keras
 
-    ingest, train = parents["ingest"], parents["train"]
-    classes: list[str] = ingest.facts["classes"]
-    views = parse_views(config.tta)
-    model = keras.saving.load_model(train.path(parents.store, "model.keras"), compile=False, safe_mode=True)
-    document: dict[str, Any] = {}
-    mistakes: list[report.Mistake] = []
-    examples = Examples()
-    for split in EVALUATED:
-        predictions = predict_split(parents, model, split, config, draft)
-        draft.put(f"predictions-{split}.csv", write_predictions(predictions, len(classes)))
-        document |= _entries(split, predictions.labels, predictions.plain, predictions.tta, classes, config)
-        mistakes = predictions.mistakes or mistakes  # those of test, where it has any
-        if config.robustness != "none":
-            spoiled = robustness.measure(
-                parents,
-                model,
-                split,
-                views,
-                batch_size=config.batch_size,
-                num_images=config.robustness_images,
-                seed=config.robustness_seed,
-                medmnist_c=config.robustness == "full",
-                progress=draft.progress,
-            )
-            document |= _entries(
-                f"{split}_heavy", spoiled.labels, spoiled.heavy, spoiled.heavy_tta, classes, config
-            )
-            if config.robustness == "full":
-                document[f"{split}_medmnistc"] = robustness.evaluate_medmnist_c(
-                    spoiled.labels,
-                    spoiled.named,
-                    classes,
-                    resamples=config.bootstrap_resamples,
-                    seed=config.bootstrap_seed,
-                )
-            examples = spoiled.examples if spoiled.examples.heavy else examples
+    classes: list[str] = parents["ingest"].facts["classes"]
+    model = keras.saving.load_model(
+        parents["train"].path(parents.store, "model.keras"), compile=False, safe_mode=True
+    )
+    val = predict_split(parents, model, "val", config.asked_views(), config, draft)
+    choice = choose_views(val, config)
+    test = predict_split(parents, model, "test", with_identity(choice.views), config, draft)
+    document: dict[str, Any] = {"tta": {"asked": config.tta, **choice.document()}}
+    for predictions in (val, test):
+        table = write_predictions(predictions, choice.views, len(classes))
+        draft.put(f"predictions-{predictions.split}.csv", table)
+        document |= measure(predictions, choice.views, classes, config)
     draft.put("metrics.json", json.dumps(document, indent=1, sort_keys=True).encode())
-    draft.put("report.html", report.render(_report_inputs(parents, config, document, mistakes, examples)))
-    details = ("per_class", "confusion", "reliability", "corruptions")
+    shown = test if test.ids else val
+    judged, instead = (
+        cases.Judged(answered.split, answered.ids, answered.labels, answered.averaged(choice.views))
+        for answered in (shown, val)
+    )
+    inputs = _report_inputs(
+        parents,
+        config,
+        document,
+        cases.find_mistakes(parents, judged, config.num_mistakes, config.batch_size)
+        or cases.find_mistakes(parents, instead, config.num_mistakes, config.batch_size),
+        shown.spoiled.examples(choice.views) if shown.spoiled else Examples(),
+        cases.explain(parents, model, judged, config.num_explained, config.batch_size),
+    )
+    draft.put("report.html", report.render(inputs))
     return draft.commit(
         metrics={
-            entry: {name: value for name, value in values.items() if name not in details}
+            entry: {name: value for name, value in values.items() if name not in DETAILS}
             for entry, values in document.items()
+            if entry != "tta"
         },
         tta=config.tta,
-        tta_views=list(views),
+        tta_reason=choice.reason,
+        tta_views=list(choice.views),
     )
 
 
+def with_identity(views: Sequence[str]) -> tuple[str, ...]:
+    """Return views with the image itself first, each once."""
+    return tuple(dict.fromkeys((IDENTITY, *views)))
+
+
 def predict_split(
-    parents: Parents, model: Any, split: str, config: EvaluateConfig, draft: Draft
+    parents: Parents, model: Any, split: str, views: Sequence[str], config: EvaluateConfig, draft: Draft
 ) -> Predictions:
-    """Return the predictions of a split, batch by batch; only the worst mistakes' images are held."""
+    """Return what the model says of a split in each view, and of its spoiled images; no image is held."""
     ingest = parents["ingest"]
-    size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
     total = int(ingest.facts["num_examples"][split])
-    views = parse_views(config.tta)
     ids: list[str] = []
-    labels: list[int] = []
-    plain = np.zeros((total, num_classes), np.float32)
-    tta = np.zeros((total, num_classes), np.float32)
-    worst: list[tuple[float, int, report.Mistake]] = []
-    shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
-    batches = read_batches(shards, size, num_classes, config.batch_size) if total else []
-    for batch in batches:
-        images, truth = batch["image"].numpy(), batch["label"].numpy().argmax(1)
-        rows = slice(len(ids), len(ids) + len(images))
-        plain[rows] = predict(model, images, ("identity",), config.batch_size)
-        tta[rows] = (
-            plain[rows] if views == ("identity",) else predict(model, images, views, config.batch_size)
-        )
-        for index, (image_id, label) in enumerate(zip(batch["id"].numpy(), truth, strict=True)):
-            row = len(ids)
-            ids.append(image_id.decode())
-            labels.append(int(label))
-            named = int(tta[row].argmax())
-            if named != label and config.num_mistakes:
-                mistake = report.Mistake(
-                    ids[-1], split, images[index], int(label), named, float(tta[row, named])
-                )
-                keep = heapq.heappush if len(worst) < config.num_mistakes else heapq.heappushpop
-                keep(worst, (mistake.probability, -row, mistake))
+    labels = np.zeros(total, np.int64)
+    answers = np.zeros((len(views), total, len(ingest.facts["classes"])), np.float32)
+    for batch in split_batches(parents, ingest, split, config.batch_size):
+        rows = slice(len(ids), len(ids) + len(batch.ids))
+        labels[rows] = batch.labels
+        answers[:, rows] = predict_each(model, batch.images, views, config.batch_size)
+        ids += batch.ids
         draft.progress(len(ids), total, f"{split} images")
-    ordered = [mistake for _, _, mistake in sorted(worst, key=lambda entry: (-entry[0], -entry[1]))]
-    return Predictions(ids, np.array(labels, np.int64), plain, tta, ordered)
+    spoiled = None
+    if config.robustness != "none":
+        spoiled = robustness.measure(
+            parents,
+            model,
+            split,
+            views,
+            batch_size=config.batch_size,
+            num_images=config.robustness_images,
+            seed=config.robustness_seed,
+            medmnist_c=config.robustness == "full",
+            progress=draft.progress,
+        )
+    return Predictions(split, ids, labels, dict(zip(views, answers, strict=True)), spoiled)
 
 
-def write_predictions(predictions: Predictions, num_classes: int) -> bytes:
+def choose_views(val: Predictions, config: EvaluateConfig) -> Choice:
+    """Return the views to average over: searched for, or asked for and held against val."""
+    conditions = {"clean": Condition(val.labels, val.answers)}
+    if val.spoiled:
+        conditions["heavy"] = Condition(val.spoiled.labels, val.spoiled.heavy)
+    sampling = {"resamples": config.bootstrap_resamples, "seed": config.bootstrap_seed}
+    if config.tta == SEARCH:
+        return choose(conditions, max_views=config.tta_max_views, **sampling)
+    return keep_harmless(conditions, parse_views(config.tta), **sampling)
+
+
+def measure(
+    predictions: Predictions, views: Sequence[str], classes: Sequence[str], config: EvaluateConfig
+) -> dict[str, Any]:
+    """Return the entries of the metrics of a split, plain and averaged over views."""
+    split, spoiled = predictions.split, predictions.spoiled
+    document = _entries(split, predictions.labels, predictions.answers, views, classes, config)
+    if spoiled:
+        document |= _entries(f"{split}_heavy", spoiled.labels, spoiled.heavy, views, classes, config)
+    if spoiled and config.robustness == "full":
+        document[f"{split}_medmnistc"] = robustness.evaluate_medmnist_c(
+            spoiled.labels,
+            spoiled.named,
+            classes,
+            resamples=config.bootstrap_resamples,
+            seed=config.bootstrap_seed,
+        )
+    return document
+
+
+def write_predictions(predictions: Predictions, views: Sequence[str], num_classes: int) -> bytes:
     """Return predictions as CSV; nine digits give every float32 back exactly."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     numbers = range(num_classes)
     writer.writerow(["id", "label", *(f"prob_{k}" for k in numbers), *(f"tta_{k}" for k in numbers)])
+    averaged = predictions.averaged(views)
     for row, image_id in enumerate(predictions.ids):
-        values = [*predictions.plain[row], *predictions.tta[row]]
+        values = [*predictions.plain[row], *averaged[row]]
         writer.writerow([image_id, predictions.labels[row], *(f"{value:.9g}" for value in values)])
     return text.getvalue().encode()
 
@@ -179,13 +240,14 @@ def write_predictions(predictions: Predictions, num_classes: int) -> bytes:
 def _entries(
     name: str,
     labels: NDArray[np.int64],
-    plain: NDArray[np.float32],
-    tta: NDArray[np.float32],
+    answers: Answers,
+    views: Sequence[str],
     classes: Sequence[str],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Return the metrics of images as they are and averaged over the views: entries `name` and `name`_tta."""
     sampling = {"resamples": config.bootstrap_resamples, "seed": config.bootstrap_seed}
+    plain, tta = answers[IDENTITY], _averaged(answers, views)
     return {
         name: metrics.evaluate(labels, plain, classes, **sampling),
         f"{name}_tta": {
@@ -195,12 +257,18 @@ def _entries(
     }
 
 
+def _averaged(answers: Answers, views: Sequence[str]) -> NDArray[np.float32]:
+    probabilities: NDArray[np.float32] = average([answers[view] for view in views])
+    return probabilities
+
+
 def _report_inputs(
     parents: Parents,
     config: EvaluateConfig,
-    document: dict[str, Any],
+    document: Mapping[str, Any],
     mistakes: Sequence[report.Mistake],
     examples: Examples,
+    explained: Sequence[Explained],
 ) -> report.ReportInputs:
     ingest, augment, train = parents["ingest"], parents["augment"], parents["train"]
     manifests = {"ingest": ingest, "augment": augment, "train": train}
@@ -212,13 +280,14 @@ def _report_inputs(
         configs={name: manifest.inputs.config for name, manifest in manifests.items()}
         | {"evaluate": config.key_document()},
         keys={name: manifest.key for name, manifest in manifests.items()},
-        metrics=document,
+        metrics=dict(document),
         history=json.loads(train.read(parents.store, "history.json")),
         findings=json.loads(ingest.read(parents.store, "findings.json")),
         num_findings=ingest.facts["num_findings"],
         preview_png=augment.read(parents.store, "preview.png"),
         mistakes=list(mistakes),
         examples=examples,
+        explained=list(explained),
         train_facts=train.facts,
         tta=config.tta,
     )

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import plots, report_robustness
+from tasks import plots, report_robustness, report_views
+from tasks.explain import Explained, overlay
 from tasks.images import fit
 from tasks.report_robustness import Examples, Spoiled
 
@@ -98,8 +99,10 @@ class ReportInputs:
     mistakes: list[Mistake]
     train_facts: dict[str, Any]
     tta: str
-    """The name of the preset of views; "none" where there is no TTA."""
+    """What was asked for: a preset of views, or search; "none" where there is no TTA."""
     examples: Examples = field(default_factory=Examples)
+    explained: list[Explained] = field(default_factory=list)
+    """In the order of the classes."""
 
 
 class Cell(NamedTuple):
@@ -130,7 +133,8 @@ def render(inputs: ReportInputs) -> bytes:
     )
     environment.filters.update(percent=_percent, count=_count, number=_number)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    with_tta = inputs.tta not in ("none", "identity")
+    choice = inputs.metrics.get("tta", {})
+    with_tta = report_views.uses_views(inputs.tta, choice)
     shown = [
         name for name in SPLIT_NAMES if name in inputs.metrics and (with_tta or not name.endswith("_tta"))
     ]
@@ -142,6 +146,7 @@ def render(inputs: ReportInputs) -> bytes:
     page = template.render(
         inputs=inputs,
         with_tta=with_tta,
+        views=report_views.path(choice),
         detail=detail,
         detail_name=SPLIT_NAMES.get(detail, ""),
         entry=entry,
@@ -162,6 +167,7 @@ def render(inputs: ReportInputs) -> bytes:
         corrupted_examples=_tiles(inputs.examples.corruptions),
         split=split,
         flips=_flips(inputs.metrics) if with_tta else [],
+        explained=_explained(inputs),
         training=_training_plot(inputs),
         reliability=_reliability_plot(entry),
         preview=_data_uri(inputs.preview_png) if inputs.preview_png else "",
@@ -180,7 +186,8 @@ def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
         return ["There were no images to judge this model on."]
     num_examples = int(entry["num_examples"])
     wrong = num_examples - sum(row[i] for i, row in enumerate(entry["confusion"]))
-    views = f", averaging over the views of “{inputs.tta}”" if with_tta else ""
+    averaged = report_views.spoken(inputs.tta, inputs.metrics.get("tta", {})) if with_tta else ""
+    views = f", averaging over {averaged}" if averaged else ""
     sentences = [
         f"Of {_count(num_examples)} images it had never seen, the model names {_percent(entry['accuracy'])}"
         f" right{views}, and {_count(wrong)} wrong."
@@ -326,6 +333,16 @@ def _flat(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _tiles(examples: Sequence[Spoiled]) -> list[tuple[Spoiled, str]]:
     return [(example, _data_uri(_png(_small(example.image)))) for example in examples]
+
+
+def _explained(inputs: ReportInputs) -> list[tuple[str, list[tuple[Explained, str, str]]]]:
+    """Return, class by class, what is explained: the case, its image and its overlay."""
+    groups: dict[int, list[tuple[Explained, str, str]]] = {}
+    for case in inputs.explained:
+        pictures = (case.image, overlay(case.image, case.heat))
+        image, covered = (_data_uri(_png(_small(picture))) for picture in pictures)
+        groups.setdefault(case.label, []).append((case, image, covered))
+    return [(inputs.classes[label], cases) for label, cases in sorted(groups.items())]
 
 
 def _small(image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

@@ -1,9 +1,9 @@
 """How a model does on spoiled images: the heavy mix, and the eleven corruptions of MedMNIST-C.
 
 Reads the val and test shards of ingest, batch by batch: each batch is decoded once and goes through every
-corruption. The heavy mix (`tasks/heavy.py`) is scored plain and averaged over the views, with the metrics
-that clean images have. MedMNIST-C (`tasks/corruptions.py`) is scored plain alone: it is 55 passes over the
-split as it is, and the views would make them several hundred.
+corruption. The heavy mix (`tasks/heavy.py`) is asked about view by view, and has the metrics that clean
+images have. MedMNIST-C (`tasks/corruptions.py`) is scored plain alone: it is 55 passes over the split as it
+is, and the views would make them several hundred.
 
 Guarantees: memory does not grow with the number of images, but for their probabilities and a few bytes each;
 an image's score follows from (seed, its id), not from the batch.
@@ -22,7 +22,8 @@ from tasks.classifier import Batch, split_batches
 from tasks.corruptions import ALEXNET_BALANCED_ERROR, MEDMNIST_C, NUM_SEVERITIES, corrupt, generator
 from tasks.report_robustness import Examples, Spoiled
 from tasks.stage import Parents
-from tasks.views import predict
+from tasks.view_search import Answers
+from tasks.views import average, predict, predict_each
 
 MOST_HEAVY_EXAMPLES = 12
 """The first image of each class is shown under the heavy mix, of at most so many classes."""
@@ -33,13 +34,29 @@ class Robustness(NamedTuple):
 
     labels: NDArray[np.int64]
     """int64[N]."""
-    heavy: NDArray[np.float32]
-    """float32[N, C], the probabilities under the heavy mix."""
-    heavy_tta: NDArray[np.float32]
-    """float32[N, C], the same averaged over the views."""
+    heavy: Answers
+    """The probabilities under the heavy mix."""
     named: NDArray[np.int64]
     """int64[K, 5, N], the class named under each corruption and severity; K is 0 where none is measured."""
-    examples: Examples
+    first: dict[int, NDArray[np.uint8]]
+    """Row → uint8[H, W, 3]: of each class the first image, under the heavy mix; by class."""
+    original: NDArray[np.uint8] | None
+    """uint8[H, W, 3], the first image as it is; None where none is corrupted."""
+    worst: list[NDArray[np.uint8]]
+    """uint8[H, W, 3] each: the first image under each corruption at its worst."""
+
+    def examples(self, views: Sequence[str]) -> Examples:
+        """Return images to look at; those of the heavy mix as named over these views."""
+        said = average([self.heavy[view] for view in views]).argmax(1)
+        labels = self.labels.tolist()
+        return Examples(
+            [Spoiled("", image, labels[row], int(said[row])) for row, image in self.first.items()],
+            self.original,
+            [
+                Spoiled(name, image, labels[0], int(answers[-1, 0]))
+                for name, image, answers in zip(MEDMNIST_C, self.worst, self.named, strict=False)
+            ],
+        )
 
 
 def measure(
@@ -60,7 +77,7 @@ def measure(
         parents: Holds `ingest`.
         model: A Keras model, float32[B, H, W, 3] in 0..255 → float32[B, C].
         split: val or test.
-        views: The views that the heavy mix is averaged over.
+        views: The views that the heavy mix is shown in, `identity` among them.
         batch_size: Images at once on the device.
         num_images: How many of the split are taken, drawn by the seed; 0 for all.
         seed: Of the draw, the heavy mix and the corruptions.
@@ -73,9 +90,9 @@ def measure(
     total = int(chosen.sum())
     corruptions = list(MEDMNIST_C) if medmnist_c else []
     labels = np.zeros(total, np.int64)
-    plain, averaged = np.zeros((2, total, num_classes), np.float32)
+    spoken = np.zeros((len(views), total, num_classes), np.float32)
     named = np.zeros((len(corruptions), NUM_SEVERITIES, total), np.int64)
-    shown: list[Spoiled] = []
+    first: dict[int, NDArray[np.uint8]] = {}
     original: NDArray[np.uint8] | None = None
     worst: list[NDArray[np.uint8]] = []
     asked = Asker(model, batch_size)
@@ -84,13 +101,11 @@ def measure(
         rows = slice(done, done + len(ids))
         labels[rows] = truth
         mixed = heavy.spoil(images, ids, seed)
-        plain[rows] = predict(model, mixed, ("identity",), batch_size)
-        alone = tuple(views) == ("identity",)
-        averaged[rows] = plain[rows] if alone else predict(model, mixed, views, batch_size)
-        for image, label, said in zip(mixed, truth.tolist(), averaged[rows].argmax(1).tolist(), strict=True):
-            if len(shown) < MOST_HEAVY_EXAMPLES and all(label != other.label for other in shown):
-                shown.append(Spoiled("", image, label, said))
-        original = images[0].copy() if original is None else original
+        spoken[:, rows] = predict_each(model, mixed, views, batch_size)
+        for index, label in enumerate(truth):
+            if len(first) < MOST_HEAVY_EXAMPLES and label not in labels[list(first)]:
+                first[done + index] = mixed[index].copy()
+        original = images[0].copy() if original is None and corruptions else original
         for number, name in enumerate(corruptions):
             for severity in range(1, NUM_SEVERITIES + 1):
                 spoiled = corrupt(images, ids, name, severity, seed)
@@ -100,12 +115,8 @@ def measure(
         done += len(ids)
         progress(done, total, f"{split} images, spoiled")
     asked.finish()
-    shown.sort(key=lambda example: example.label)
-    corrupted = [
-        Spoiled(name, image, int(labels[0]), int(answers[-1, 0]))
-        for name, image, answers in zip(corruptions, worst, named, strict=False)  # no images, no examples
-    ]
-    return Robustness(labels, plain, averaged, named, Examples(shown, original, corrupted))
+    ordered = dict(sorted(first.items(), key=lambda entry: labels[entry[0]]))
+    return Robustness(labels, dict(zip(views, spoken, strict=True)), named, ordered, original, worst)
 
 
 def draw(total: int, num_images: int, seed: int) -> NDArray[np.bool_]:

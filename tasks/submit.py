@@ -4,7 +4,8 @@ Reads the test shards of ingest, `model.keras` of train, the views and the predi
 
     submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
     verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions; where
-                       it was calibrated, the temperature, and NLL and ECE of test before and after
+                       it was calibrated, the temperature, and NLL and ECE of test before and after; the
+                       views, and why they are not those that were asked for, where they are not
 
 Guarantees: the same inputs give the same zip, byte for byte. Nothing is committed unless the zip, unpacked
 into an empty folder and run by a fresh interpreter that cannot import this project, names every test image as
@@ -43,7 +44,8 @@ class SubmitConfig(StageConfig):
     """All that changes the submission; the views and the batch size are those of evaluate."""
 
     tta: bool = True
-    """Whether `predict` averages over evaluate's views; slower by their number."""
+    """Whether `predict` averages over evaluate's views; slower by their number. They are the image alone
+    where others would cost accuracy on val."""
     calibrate: bool = False
     """Whether `probabilities` are scaled by one temperature, fitted on val; no label changes."""
 
@@ -73,6 +75,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
     batch_size = int(evaluate.inputs.config["batch_size"])
     views = tuple(evaluate.facts["tta_views"]) if config.tta else ("identity",)
     tta = views != ("identity",)
+    reason = evaluate.facts.get("tta_reason", "") if config.tta else "submit.tta is off"
     reported = read_predictions(evaluate.read(parents.store, "predictions-test.csv"), len(classes), tta=tta)
     if not reported.ids:
         raise DataError(
@@ -105,13 +108,16 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         "temperature": temperature,
         "versions": outcome.versions,
         "views": list(views),
+        "views_reason": reason,
     }
     if config.calibrate:
         verification["calibration"] = _calibration(reported, temperature)
     draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())
     draft.progress(3, 3, f"verified {len(labels)} predictions")
     log.info("the package alone names %d of %d test images as reported", len(labels), len(labels))
-    return draft.commit(size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta)
+    return draft.commit(
+        size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta, views_reason=reason
+    )
 
 
 def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:

@@ -37,19 +37,44 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "shift-y+3",
         "shift-y-3",
     ),
+    # What a search may choose from: every way to lay a cell, and small errors of cutting it out.
+    "wide": (
+        "identity",
+        "rotate-90",
+        "rotate-180",
+        "rotate-270",
+        "flip-horizontal",
+        "flip-vertical",
+        "transpose",
+        "anti-transpose",
+        "crop-0.9",
+        "shrink-0.9",
+        "shift-x+3",
+        "shift-x-3",
+        "shift-y+3",
+        "shift-y-3",
+    ),
 }
 """Named lists of views."""
 
 
-def parse_views(text: str) -> tuple[str, ...]:
-    """Return the views of a preset, or of a list like `identity,rotate-90`. Raises ValueError."""
+def parse_views(text: str, others: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the views of a preset, or of a list like `identity,rotate-90`.
+
+    Args:
+        text: The preset or list.
+        others: What else could have been meant; named in the error.
+
+    Raises:
+        ValueError: It is neither.
+    """
     if text in PRESETS:
         return PRESETS[text]
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     known = sorted({view for views in PRESETS.values() for view in views})
     for name in names:
         if name not in known:
-            candidates = [*PRESETS, *known]
+            candidates = [*others, *PRESETS, *known]
             close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
             guess = f"Did you mean {close[0]!r}? " if close else ""
             raise ValueError(f"There is no view {name!r}. {guess}One of: {', '.join(candidates)}.")
@@ -85,6 +110,12 @@ def view(images: Any, name: str) -> Any:
         top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
         middle = images[:, top : height - top, left : width - left, :]
         return ops.image.resize(middle, (height, width), interpolation="bilinear")
+    if kind == "shrink":
+        for axis, size in ((1, height), (2, width)):
+            margin = round(size * (1 / float(amount) - 1) / 2)
+            around = np.clip(np.arange(-margin, size + margin), 0, size - 1)  # the edge repeated
+            images = ops.take(images, around, axis=axis)
+        return ops.image.resize(images, (height, width), interpolation="bilinear", antialias=True)
     if kind == "shift":
         axis, pixels = (2 if amount[0] == "x" else 1), int(amount[1:])
         size = images.shape[axis]
@@ -93,8 +124,8 @@ def view(images: Any, name: str) -> Any:
     raise ValueError(f"There is no view {name!r}.")
 
 
-def predict(model: Any, images: Any, views: Sequence[str], batch_size: int) -> Any:
-    """Return the mean over the views of the model's probabilities.
+def predict_each(model: Any, images: Any, views: Sequence[str], batch_size: int) -> Any:
+    """Return the model's probabilities of each view.
 
     Every batch is filled up to `batch_size`, so that an image's probabilities do not depend on how many
     others come with it.
@@ -106,20 +137,31 @@ def predict(model: Any, images: Any, views: Sequence[str], batch_size: int) -> A
         batch_size: Images at once on the device.
 
     Returns:
-        float32[N, C].
+        float32[V, N, C].
     """
     from keras import ops
 
-    outputs = np.zeros((len(images), model.output_shape[-1]), np.float32)
+    given = np.zeros((len(views), len(images), model.output_shape[-1]), np.float32)
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size], np.float32)
         count = len(batch)
         if count < batch_size:
             batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]), np.float32)])
         pixels = ops.convert_to_tensor(batch)
-        total = np.zeros((batch_size, outputs.shape[1]), np.float64)
-        for name in views:
+        for number, name in enumerate(views):
             shown = view(pixels, name)
-            total += np.asarray(model.predict_on_batch(shown), np.float64)
-        outputs[start : start + count] = (total[:count] / len(views)).astype(np.float32)
-    return outputs
+            given[number, start : start + count] = np.asarray(model.predict_on_batch(shown))[:count]
+    return given
+
+
+def average(given: Sequence[Any]) -> Any:
+    """Return the mean of several views' probabilities, each float32[N, C], as float32[N, C]."""
+    total = np.zeros(given[0].shape, np.float64)
+    for probabilities in given:
+        total += probabilities
+    return (total / len(given)).astype(np.float32)
+
+
+def predict(model: Any, images: Any, views: Sequence[str], batch_size: int) -> Any:
+    """Return the mean over the views of the model's probabilities, float32[N, C]; see `predict_each`."""
+    return average(predict_each(model, images, views, batch_size))

@@ -71,6 +71,11 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
     assert cells(page, "b")[1:] == ["1.0000", "", "**8**"]
 
 
+def test_views_that_are_not_those_asked_for_say_why() -> None:
+    assert pages.views("search", ["identity", "rotate-90"], "") == "search: identity, rotate-90"
+    assert pages.views("flips", ["identity"], "3 of 200 lost") == "flips: identity (3 of 200 lost)"
+
+
 def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
     clean = {"accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}, "num_examples": 10}
     heavy = {**clean, "accuracy": 0.5, "intervals": {"accuracy": [0.4, 0.6]}}

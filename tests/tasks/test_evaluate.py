@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import CLASSES, SIZE, inputs, put_shards
+from pictures import CLASSES, SIZE, Cell, inputs, put_shards
 
 from infra.draft import Draft
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
+from tasks import records
 from tasks.evaluate import EvaluateConfig, run
 from tasks.preview import Example, draw_sheet
 from tasks.records import one_hot
 from tasks.stage import Parents
+from tasks.submit import SubmitConfig
+from tasks.submit import run as submit
+from tasks.views import PRESETS
 
 COUNTS = {"train": 9, "val": 12, "test": 31}
 
@@ -70,6 +74,39 @@ def evaluate(store: LocalStore, results: Parents, **config: Any) -> Manifest:
     return run(results, EvaluateConfig(bootstrap_resamples=20, **config), draft)
 
 
+def two_sided(left: float, right: float, count: int = 40) -> list[Cell]:
+    """Return cells whose own colour leads on one side by as much as another one does on the other side.
+
+    Args:
+        left: How much brighter the own colour is on the left.
+        right: How much brighter a wrong one is on the right.
+        count: How many.
+    """
+    cells = []
+    for number in range(count):
+        image = np.random.default_rng(number).integers(0, 100, (SIZE, SIZE, 3)).astype(np.float32)
+        label = number % 3
+        image[:, : SIZE // 2, label] += left
+        image[:, SIZE // 2 :, (label + 1) % 3] += right
+        cells.append(Cell(f"cell{number}", label, image.astype(np.uint8)))
+    return cells
+
+
+def with_cells(store: LocalStore, folder: Path, cells: list[Cell]) -> Parents:
+    """The results of `parents` with val and test made of these cells; the model sees the left half alone."""
+    results = parents(store, folder)
+    facts = results["ingest"].facts
+    ingest = Draft(store, inputs("ingest", name="cells"))
+    ingest.put("findings.json", b"[]")
+    for split in ("val", "test"):
+        encoded = [records.encode(cell.id, cell.image, one_hot(cell.label, 3)) for cell in cells]
+        count = records.write_shard(folder / "shard", encoded)
+        ingest.put_file(records.shard_name(split, 0, 1), folder / "shard", num_records=count)
+    counts = {"train": 9, "val": len(cells), "test": len(cells)}
+    made = ingest.commit(**{**facts, "num_examples": counts})
+    return Parents(store, {**results.manifests, "ingest": made})
+
+
 def rows(store: LocalStore, manifest: Manifest, split: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(manifest.read(store, f"predictions-{split}.csv").decode())))
 
@@ -78,7 +115,9 @@ def test_metrics_are_those_of_the_predictions(store: LocalStore, tmp_path: Path)
     manifest = evaluate(store, parents(store, tmp_path), tta="dihedral", batch_size=8)
     metrics = json.loads(manifest.read(store, "metrics.json"))
     entries = {f"{split}{mix}{views}" for split in COUNTS for mix in ("", "_heavy") for views in ("", "_tta")}
-    assert set(metrics) == {e for e in entries if "train" not in e} | {"val_medmnistc", "test_medmnistc"}
+    spoiled = {"val_medmnistc", "test_medmnistc"}
+    assert set(metrics) == {e for e in entries if "train" not in e} | spoiled | {"tta"}
+    assert set(manifest.facts["metrics"]) == set(metrics) - {"tta"}
     for split in ("val", "test"):
         predicted = rows(store, manifest, split)
         assert len(predicted) == COUNTS[split]
@@ -93,14 +132,16 @@ def test_metrics_are_those_of_the_predictions(store: LocalStore, tmp_path: Path)
             assert low <= accuracy <= high
     assert manifest.facts["metrics"]["test"]["accuracy"] == metrics["test"]["accuracy"]
     assert "corruptions" not in manifest.facts["metrics"]["test_medmnistc"]
-    assert len(manifest.facts["tta_views"]) == 8
 
 
 def test_tta_averages_over_views_and_none_is_plain(store: LocalStore, tmp_path: Path) -> None:
     results = parents(store, tmp_path)
     plain = rows(store, evaluate(store, results, tta="none"), "test")
     assert all(row["prob_0"] == row["tta_0"] for row in plain)
-    averaged = rows(store, evaluate(store, results, tta="flips"), "test")
+    flipped = evaluate(store, results, tta="flips", robustness="none")
+    assert flipped.facts["tta_views"] == list(PRESETS["flips"])
+    assert flipped.facts["tta_reason"] == ""
+    averaged = rows(store, flipped, "test")
     assert [row["prob_0"] for row in averaged] == [row["prob_0"] for row in plain]
     assert any(row["prob_0"] != row["tta_0"] for row in averaged)
 
@@ -135,14 +176,13 @@ def test_spoiled_images_are_measured_like_clean_ones(store: LocalStore, tmp_path
 def test_what_is_measured_of_spoiled_images_is_config(store: LocalStore, tmp_path: Path) -> None:
     results = parents(store, tmp_path)
     none = json.loads(evaluate(store, results, robustness="none").read(store, "metrics.json"))
-    assert set(none) == {"val", "val_tta", "test", "test_tta"}
+    assert set(none) == {"val", "val_tta", "test", "test_tta", "tta"}
     some = evaluate(store, results, robustness="heavy", robustness_images=10, batch_size=8)
     metrics = json.loads(some.read(store, "metrics.json"))
     assert set(metrics) - set(none) == {"val_heavy", "val_heavy_tta", "test_heavy", "test_heavy_tta"}
     assert metrics["test_heavy"]["num_examples"] == 10
-    assert {entry: metrics[entry]["accuracy"] for entry in none} == {
-        entry: none[entry]["accuracy"] for entry in none
-    }
+    for entry in ("val", "test"):
+        assert metrics[entry]["accuracy"] == none[entry]["accuracy"]
     other = evaluate(store, results, robustness="heavy", robustness_images=10, robustness_seed=1)
     assert json.loads(other.read(store, "metrics.json"))["test_heavy"] != metrics["test_heavy"]
 
@@ -153,3 +193,75 @@ def test_an_empty_split_has_no_metrics(store: LocalStore, tmp_path: Path) -> Non
     for entry in ("test", "test_heavy", "test_medmnistc"):
         assert metrics[entry] == {"num_examples": 0}
     assert rows(store, manifest, "test") == []
+
+
+def test_a_preset_that_costs_accuracy_on_val_is_neither_reported_nor_submitted(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    """Mirrored, another colour leads by more: the view makes every answer wrong."""
+    results = with_cells(store, tmp_path, two_sided(60, 120))
+    asked = {"tta": "identity,flip-horizontal", "robustness": "none", "batch_size": 8}
+    manifest = evaluate(store, results, **asked)
+    metrics = json.loads(manifest.read(store, "metrics.json"))
+    assert manifest.facts["tta_views"] == ["identity"]
+    assert manifest.facts["tta_reason"].endswith("40 of 40 clean ones lost")
+    steps = [(step["view"], step["accuracy"]) for step in metrics["tta"]["steps"]]
+    assert steps == [("identity", {"clean": 1.0}), ("flip-horizontal", {"clean": 0.0})]
+    assert metrics["test_tta"]["accuracy"] == metrics["val_tta"]["accuracy"] == 1.0
+    page = manifest.read(store, "report.html").decode()
+    assert "40 of 40 clean ones lost" in page
+    assert "val, TTA" not in page
+    everything = Parents(store, {**results.manifests, "evaluate": manifest})
+    submitted = submit(everything, SubmitConfig(), Draft(store, inputs("submit")))
+    verification = json.loads(submitted.read(store, "verification.json"))
+    assert verification["views"] == ["identity"]
+    assert verification["views_reason"] == manifest.facts["tta_reason"]
+    assert submitted.facts["views_reason"] == manifest.facts["tta_reason"]
+    assert submitted.facts["accuracy"] == 1.0
+
+
+def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tmp_path: Path) -> None:
+    """Here the right half tells the class, the left one misleads a little."""
+    cells = [cell._replace(label=(cell.label + 1) % 3) for cell in two_sided(40, 120)]
+    results = with_cells(store, tmp_path, cells)
+    manifest = evaluate(store, results, tta="search", robustness="heavy", tta_max_views=3, batch_size=8)
+    metrics = json.loads(manifest.read(store, "metrics.json"))
+    choice = metrics["tta"]
+    assert choice["asked"] == "search"
+    assert 2 <= len(choice["views"]) <= 3
+    assert manifest.facts["tta_views"] == choice["views"] == [step["view"] for step in choice["steps"]]
+    assert choice["views"][0] == "identity"
+    assert choice["interval"][0] > 0
+    assert choice["times_slower"] == len(choice["views"])
+    for entry, condition in (("val", "clean"), ("val_heavy", "heavy")):
+        accuracies = [step["accuracy"][condition] for step in choice["steps"]]
+        assert accuracies == sorted(accuracies)
+        assert accuracies[0] == metrics[entry]["accuracy"]
+        assert accuracies[-1] == metrics[f"{entry}_tta"]["accuracy"]
+    assert metrics["val"]["accuracy"] == 0.0
+    assert metrics["test_tta"]["accuracy"] == 1.0
+    page = manifest.read(store, "report.html").decode()
+    assert f"the {len(choice['views'])} views that a search on val chose" in page
+    everything = Parents(store, {**results.manifests, "evaluate": manifest})
+    submitted = submit(everything, SubmitConfig(), Draft(store, inputs("submit")))
+    assert json.loads(submitted.read(store, "verification.json"))["views"] == choice["views"]
+    assert submitted.facts["accuracy"] == 1.0
+
+
+def test_what_is_explained_is_config(store: LocalStore, tmp_path: Path) -> None:
+    results = parents(store, tmp_path)
+    pages = {
+        count: evaluate(store, results, robustness="none", num_explained=count).read(store, "report.html")
+        for count in (0, 1)
+    }
+    assert b"Grad-CAM" not in pages[0]
+    assert b"Grad-CAM" in pages[1]
+    assert pages[1].count(b"<figure><img") == 3  # one of each class
+
+
+@pytest.mark.parametrize("field", ["tta", "tta_candidates"])
+def test_views_that_there_are_not_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match="There is no view 'rotate-91'"):
+        EvaluateConfig.model_validate({field: "identity,rotate-91"})
+    with pytest.raises(ValueError, match="Did you mean 'search'"):
+        EvaluateConfig(tta="serach")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.corruptions import MEDMNIST_C
+from tasks.explain import Explained
 from tasks.report import Mistake, ReportInputs, render
 from tasks.report_robustness import Examples, Spoiled, heat
 from tasks.robustness import evaluate_medmnist_c
@@ -295,3 +296,68 @@ def test_report_never_rounds_up_to_perfect() -> None:
     almost = replace(inputs(), metrics={"test": entry(accuracy=0.99999)}, tta="none")
     text = Page(render(almost).decode()).text
     assert "names 99.9\N{NO-BREAK SPACE}% right" in text
+
+
+def choice(**more: Any) -> dict[str, Any]:
+    """The entry tta of metrics.json after a search that found one view."""
+    steps = [
+        {"view": "identity", "accuracy": {"clean": 0.9, "heavy": 0.5}},
+        {"view": "rotate-90", "accuracy": {"clean": 0.925, "heavy": 0.61}},
+    ]
+    return {
+        "asked": "search",
+        "views": ["identity", "rotate-90"],
+        "steps": steps,
+        "gain": 0.0675,
+        "interval": [0.031, 0.094],
+        "reason": "",
+        "times_slower": 2,
+        **more,
+    }
+
+
+def text_with(tta: str, entry: dict[str, Any]) -> str:
+    given = replace(inputs(), tta=tta, metrics={**inputs().metrics, "tta": entry})
+    return re.sub(r"\s+", " ", Page(render(given).decode()).text.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def test_the_path_of_a_search_is_shown_with_its_gain_and_its_cost() -> None:
+    text = text_with("search", choice())
+    assert "averaging over the 2 views that a search on val chose" in text
+    assert "1image alone 90.00 % 50.00 % used" in text
+    assert "2+ rotate-90 92.50 %+2.5061.00 %+11.00 used" in text
+    assert "+6.75 points over the image alone (95 % interval +3.10 to +9.40)" in text
+    assert "takes 2 times as long" in text
+    assert "test, TTA" in text
+
+
+def test_views_that_were_not_kept_are_shown_with_the_reason() -> None:
+    kept = {"views": ["identity"], "times_slower": 1}
+    lost = "averaged over them, fewer val images are right: 3 of 200 clean ones lost"
+    text = text_with("flips", choice(asked="flips", reason=lost, **kept))
+    assert f"They are not used: {lost}." in text
+    assert "+ rotate-90 92.50 %+2.5061.00 %+11.00 not used" in text
+    assert "time of one view" in text
+    assert "TTA" not in text
+    first = choice()["steps"][:1]
+    nothing = choice(steps=first, gain=0.0, interval=[0, 0], reason="no view gained anything on val", **kept)
+    assert "The image alone is used: no view gained anything on val." in text_with("search", nothing)
+
+
+def test_where_the_model_looks_is_shown_class_by_class() -> None:
+    image, heat = np.full((24, 24, 3), 90, np.uint8), np.eye(24, dtype=np.float32)
+    explained = [
+        Explained("right.png", image, heat, 0, 0, 0.999),
+        Explained(f"{HOSTILE}.png", image, heat, 0, 2, 0.75),
+        Explained("other.png", image, heat, 2, 2, 0.5),
+    ]
+    given = replace(inputs(), explained=explained)
+    page = Page(render(given).decode())
+    text = re.sub(r"\s+", " ", page.text.replace("\N{NO-BREAK SPACE}", " "))
+    assert "explained" in page.ids
+    assert "basophil ✓ basophil 99.9 %right.png → platelet 75.0 %" in text
+    assert "platelet ✓ platelet 50.0 %other.png" in text
+    assert "script" not in page.tags
+    assert sum(reference.startswith("data:image/png") for reference in page.references) == 2 + 6
+    assert render(given).decode() == render(given).decode()
+    assert "explained" not in Page(render(inputs()).decode()).ids

@@ -18,6 +18,7 @@ from tasks.robustness import Asker, Robustness, draw, evaluate_medmnist_c, measu
 from tasks.stage import Parents
 
 NAMES = list(MEDMNIST_C)
+VIEWS = ("identity", "flip-horizontal")
 
 
 class LeadingColour:
@@ -50,7 +51,7 @@ def measured(parents: Parents, model: LeadingColour, **more: Any) -> Robustness:
         "medmnist_c": True,
         "progress": lambda *_: None,
     }
-    return measure(parents, model, "test", ("identity", "flip-horizontal"), **{**arguments, **more})
+    return measure(parents, model, "test", VIEWS, **{**arguments, **more})
 
 
 def test_the_answers_are_those_to_the_spoiled_images(store: LocalStore) -> None:
@@ -65,17 +66,22 @@ def test_the_answers_are_those_to_the_spoiled_images(store: LocalStore) -> None:
             expected = model.names(corrupt(images, ids, name, severity, 4))
             np.testing.assert_array_equal(found.named[number, severity - 1], expected)
     mixed = heavy.spoil(images, ids, 4).astype(np.float32)
-    np.testing.assert_allclose(found.heavy, model.predict_on_batch(mixed), rtol=1e-5)
-    both = (model.predict_on_batch(mixed) + model.predict_on_batch(mixed[:, :, ::-1])) / 2
-    np.testing.assert_allclose(found.heavy_tta, both, rtol=1e-5)
-    assert (found.heavy.argmax(1) != found.labels).any()  # else this says nothing
+    assert list(found.heavy) == list(VIEWS)
+    plain, flipped = (model.predict_on_batch(pixels) for pixels in (mixed, mixed[:, :, ::-1]))
+    np.testing.assert_allclose(found.heavy["identity"], plain, rtol=1e-5)
+    np.testing.assert_allclose(found.heavy["flip-horizontal"], flipped, rtol=1e-5)
+    assert (found.heavy["identity"].argmax(1) != found.labels).any()  # else this says nothing
 
 
 def test_the_examples_are_of_each_class_and_of_each_corruption(store: LocalStore) -> None:
     cells = colour_cells("cell", 9, (0, 1, 2))
     model = LeadingColour()
-    examples = measured(results(store, cells), model).examples
+    found = measured(results(store, cells), model)
+    examples = found.examples(["flip-horizontal"])
     assert [example.label for example in examples.heavy] == [0, 1, 2]
+    assert [example.predicted for example in examples.heavy] == [
+        found.heavy["flip-horizontal"][row].argmax() for row in found.first
+    ]
     np.testing.assert_array_equal(examples.heavy[1].image, heavy.spoil(cells[1].image[None], ["cell1"], 4)[0])
     assert [example.corruption for example in examples.corruptions] == NAMES
     np.testing.assert_array_equal(examples.original, cells[0].image)
@@ -94,17 +100,20 @@ def test_some_images_have_the_answers_that_they_have_among_all(store: LocalStore
     assert chosen.sum() == 19
     np.testing.assert_array_equal(some.labels, whole.labels[chosen])
     np.testing.assert_array_equal(some.named, whole.named[:, :, chosen])
-    np.testing.assert_allclose(some.heavy_tta, whole.heavy_tta[chosen], rtol=1e-5)
-    # 19 images twice for the views and once plain in batches of 5, 55 · 19 in full ones: none is wasted.
-    assert len(model.batches) == 3 * 4 + 55 * 19 // 5
+    for view in VIEWS:
+        np.testing.assert_allclose(some.heavy[view], whole.heavy[view][chosen], rtol=1e-5)
+    # 19 images once for each view in batches of 5, 55 · 19 in full ones: none is wasted.
+    assert len(model.batches) == 2 * 4 + 55 * 19 // 5
 
 
 def test_the_heavy_mix_alone_asks_nothing_else(store: LocalStore) -> None:
     model = LeadingColour()
     found = measured(results(store, colour_cells("cell", 8, (0, 1, 2))), model, medmnist_c=False)
     assert found.named.shape[0] == 0
-    assert found.examples.corruptions == []
-    assert len(model.batches) == 3
+    examples = found.examples(VIEWS)
+    assert len(examples.heavy) == 3
+    assert (examples.original, examples.corruptions) == (None, [])
+    assert len(model.batches) == 2
 
 
 def test_an_empty_split_gives_nothing(store: LocalStore) -> None:
@@ -113,7 +122,7 @@ def test_an_empty_split_gives_nothing(store: LocalStore) -> None:
     )
     found = measured(parents, LeadingColour())
     assert len(found.labels) == 0
-    assert found.examples.heavy == found.examples.corruptions == []
+    assert found.examples(VIEWS).heavy == found.examples(VIEWS).corruptions == []
     entry = evaluate_medmnist_c(found.labels, found.named, CLASSES, resamples=10, seed=0)
     assert entry == {"num_examples": 0}
 

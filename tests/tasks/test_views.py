@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.views import PRESETS, parse_views, predict, view
+from tasks.views import PRESETS, average, parse_views, predict, predict_each, view
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
 
@@ -42,6 +42,16 @@ def test_views_are_what_they_are_called() -> None:
     grey = np.full((1, 8, 8, 3), 90, np.float32)
     np.testing.assert_allclose(shown("saturation-4", grey), grey, rtol=1e-5)
     np.testing.assert_allclose(shown("crop-0.8", grey), grey, rtol=1e-5)
+    np.testing.assert_allclose(shown("shrink-0.9", grey), grey, rtol=1e-5)
+
+
+def test_a_shrunken_image_is_all_there_and_its_edge_goes_on() -> None:
+    image = np.zeros((1, 40, 40, 3), np.float32)
+    image[:, :4] = 200  # a bar along the top, over the whole width
+    seen = shown("shrink-0.9", image)[0, :, :, 0]
+    bright = seen.sum(0) / 200
+    np.testing.assert_allclose(bright, bright[0], rtol=1e-5)
+    assert bright[0] == pytest.approx((4 + 2) * 40 / 44, rel=0.05)  # two rows of edge, all at 40/44
 
 
 def test_the_views_of_the_competition_entry_are_nine() -> None:
@@ -49,11 +59,12 @@ def test_the_views_of_the_competition_entry_are_nine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("fliqs", "'flips'"), ("identity,rotate-91", "'rotate-90'"), ("", "nothing")]
+    ("text", "message"),
+    [("fliqs", "'flips'"), ("identity,rotate-91", "'rotate-90'"), ("serach", "'search'"), ("", "nothing")],
 )
 def test_an_unknown_view_names_the_nearest(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_views(text)
+        parse_views(text, ["search"])
 
 
 class Brightness:
@@ -79,3 +90,13 @@ def test_probabilities_are_the_mean_over_the_views_in_full_batches() -> None:
     np.testing.assert_allclose(probabilities[:, 0], (left + right) / 2, rtol=1e-5)
     np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-6)
     assert set(model.batches) == {2}
+
+
+def test_the_mean_is_that_of_the_views_one_by_one() -> None:
+    images = np.random.default_rng(2).integers(0, 255, (7, 8, 8, 3), np.uint8)
+    each = predict_each(Brightness(), images, PRESETS["wide"], 4)
+    assert each.shape == (len(PRESETS["wide"]), 7, 2)
+    assert each.dtype == np.float32
+    chosen = [0, 4, 8]
+    views = [PRESETS["wide"][number] for number in chosen]
+    np.testing.assert_array_equal(average(each[chosen]), predict(Brightness(), images, views, 3))

@@ -1,0 +1,131 @@
+"""Where a classifier looks: Grad-CAM, the regions of an image that speak for a class.
+
+Source: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
+arXiv:1610.02391. The feature maps of the backbone are weighed by the mean gradient of the class's score
+(before the softmax) and added up; what speaks against the class is left out.
+
+Asks a saved classifier (`tasks/model.py`): a chain of layers and models, of which the last that gives feature
+maps is the backbone. A map is as fine as they are: 6 × 6 squares for the `cnn` at 96 pixels. Guarantees: an
+image's map does not depend on how many others come with it; the same images give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH_SIZE = 8
+"""Images at once: a report explains a few dozen, and batches are filled up."""
+COLOURS, STRENGTH = "inferno", 0.7
+"""The colours of matplotlib that a map is drawn in, and how much of them covers the image in grey."""
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image, and where the model looked."""
+
+    id: str
+    image: NDArray[np.uint8]
+    """uint8[H, W, 3] in 0..255."""
+    heat: NDArray[np.float32]
+    """float32[H, W] in 0..1: how much each place speaks for the class that was named; 0 where none does."""
+    label: int
+    predicted: int
+    probability: float
+    """What the model gave the class it named, in 0..1."""
+
+
+def grad_cam(model: Any, images: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.float32]:
+    """Return where each image speaks for a class, float32[N, H, W]; the most in each image is 1.
+
+    Args:
+        model: A classifier as it is saved, float32[B, H, W, 3] in 0..255 → float32[B, C], that ends in a
+            Dense layer with a softmax.
+        images: uint8[N, H, W, 3].
+        classes: N labels: the class that is asked about.
+    """
+    from keras import ops
+
+    to_features, to_scores = _split(model)
+    size = images.shape[1:3]
+    maps = np.zeros((len(images), *size), np.float32)
+    for start in range(0, len(images), BATCH_SIZE):
+        rows = slice(start, min(start + BATCH_SIZE, len(images)))
+        count = rows.stop - start
+        pixels = np.zeros((BATCH_SIZE, *size, 3), np.float32)
+        pixels[:count] = images[rows]
+        asked = np.zeros((BATCH_SIZE, model.output_shape[-1]), np.float32)
+        asked[range(count), list(classes[rows])] = 1
+        small = _maps(to_features, to_scores, pixels, asked)
+        large = ops.image.resize(small[..., None], size, interpolation="bilinear")
+        maps[rows] = ops.convert_to_numpy(large)[:count, ..., 0]
+    most = maps.max((1, 2), keepdims=True, initial=0)
+    np.divide(maps, most, out=maps, where=most > 0)
+    return maps
+
+
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return an image in grey under its map: uint8[H, W, 3] and float32[H, W] in 0..1 to uint8[H, W, 3]."""
+    from matplotlib import colormaps
+
+    levels = np.clip(np.rint(heat * 255), 0, 255).astype(np.uint8)
+    colours = (colormaps[COLOURS](np.arange(256))[:, :3] * 255).astype(np.float32)[levels]
+    grey = (image.astype(np.float32) @ np.array(LUMA, np.float32))[..., None]
+    return np.clip(np.rint((1 - STRENGTH) * grey + STRENGTH * colours), 0, 255).astype(np.uint8)
+
+
+def _maps(
+    to_features: Sequence[Any], to_scores: Sequence[Any], pixels: Any, asked: Any
+) -> NDArray[np.float32]:
+    """Return the maps of a batch as fine as its features are, float32[B, h, w], from 0 on.
+
+    Args:
+        to_features: Layers from pixels to feature maps.
+        to_scores: Layers from feature maps to probabilities.
+        pixels: float32[B, H, W, 3] in 0..255.
+        asked: float32[B, C], 1 at the class that is asked about.
+    """
+    import tensorflow as tf
+    from keras import ops
+
+    features = ops.convert_to_tensor(pixels)
+    for layer in to_features:
+        features = layer(features, training=False)
+    features = ops.cast(features, "float32")
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(features)
+        scores = features
+        for layer in to_scores[:-1]:
+            scores = layer(scores, training=False)
+        last = to_scores[-1]
+        # Not its softmax: where a model is sure, that hardly has a gradient.
+        scores = ops.matmul(ops.cast(scores, "float32"), last.kernel) + last.bias
+        score = ops.sum(scores * asked)
+    weights = ops.mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+    found: NDArray[np.float32] = ops.convert_to_numpy(ops.relu(ops.sum(weights * features, axis=-1)))
+    return found
+
+
+def _split(model: Any) -> tuple[list[Any], list[Any]]:
+    """Return the chain of a classifier's layers, up to its feature maps and from them on."""
+    chain = model.layers  # the input first
+    features = max(number for number, layer in enumerate(chain) if len(layer.output.shape) == 4)
+    return chain[1 : features + 1], [layer for part in chain[features + 1 :] for layer in _layers(part)]
+
+
+def _layers(part: Any) -> Iterator[Any]:
+    """Yield a layer, or the layers of a model that is a chain, but for its input."""
+    import keras
+
+    if not isinstance(part, keras.Model):
+        yield part
+        return
+    for layer in part.layers:
+        if not isinstance(layer, keras.layers.InputLayer):
+            yield from _layers(layer)
