@@ -15,7 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, comparison_commands, server_commands, stack_commands, store_commands
+from flows import (
+    champion_commands,
+    comparison_commands,
+    label_error_commands,
+    server_commands,
+    stack_commands,
+    store_commands,
+)
 from flows.console import ConsoleObserver, silenced
 from flows.embedded import prefect_watched_by
 from flows.engine import Decision, all_reused
@@ -245,6 +252,7 @@ def predict(
 
 
 app.command()(comparison_commands.compare)
+app.command()(label_error_commands.label_errors)
 app.command()(server_commands.prepare)
 app.command()(server_commands.worker)
 app.command(name="runs")(store_commands.list_runs)

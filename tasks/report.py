@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from tasks import plots, report_robustness
 from tasks.images import fit
 from tasks.report_robustness import Examples, Spoiled
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -121,15 +124,29 @@ class Shown(NamedTuple):
     last: list[Any]
 
 
-def render(inputs: ReportInputs) -> bytes:
-    """Return the report as HTML, in UTF-8."""
+def environment() -> jinja2.Environment:
+    """Return the jinja2 environment of this page and of those in its style, which extend its template."""
     import jinja2
 
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(percent=_percent, count=_count, number=_number)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    made.filters.update(percent=_percent, count=_count, number=_number)
+    return made
+
+
+def picture_uri(image: NDArray[np.uint8]) -> str:
+    """Return uint8[H, W, 3] as an address that holds the picture itself, a PNG."""
+    return _data_uri(_png(image))
+
+
+def render(inputs: ReportInputs) -> bytes:
+    """Return the report as HTML, in UTF-8."""
+    template = environment().get_template(TEMPLATE.name)
     with_tta = inputs.tta not in ("none", "identity")
     shown = [
         name for name in SPLIT_NAMES if name in inputs.metrics and (with_tta or not name.endswith("_tta"))
@@ -165,7 +182,7 @@ def render(inputs: ReportInputs) -> bytes:
         training=_training_plot(inputs),
         reliability=_reliability_plot(entry),
         preview=_data_uri(inputs.preview_png) if inputs.preview_png else "",
-        mistakes=[(mistake, _data_uri(_png(mistake.image))) for mistake in inputs.mistakes],
+        mistakes=[(mistake, picture_uri(mistake.image)) for mistake in inputs.mistakes],
         finding_groups=_finding_groups(inputs.findings, inputs.num_findings),
         splits=list(inputs.class_counts),
         configs={stage: _flat(config) for stage, config in inputs.configs.items()},
