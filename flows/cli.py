@@ -19,6 +19,7 @@ from flows import (
     backbone_commands,
     champion_commands,
     comparison_commands,
+    label_error_commands,
     server_commands,
     stack_commands,
     store_commands,
@@ -254,6 +255,7 @@ def predict(
 app.command()(comparison_commands.compare)
 app.command(name="policies")(comparison_commands.list_policies)
 app.command(name="backbones")(backbone_commands.list_backbones)
+app.command()(label_error_commands.label_errors)
 app.command()(server_commands.prepare)
 app.command()(server_commands.worker)
 app.command(name="runs")(store_commands.list_runs)

@@ -9,16 +9,15 @@ work twice, and one result is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from flows.child import Job, Worker
-from flows.engine import Found, look_up
-from flows.record import RunRecord, StageRecord
+from flows.beside import job, key_inputs, note
+from flows.child import Worker
+from flows.engine import look_up
+from flows.record import RunRecord
 from infra.draft import Progress, silent
 from infra.errors import StageError, UserError
-from infra.fingerprint import code_fingerprint, library_versions
-from infra.manifest import KeyInputs, Manifest, load_manifest
+from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks import drift
@@ -29,6 +28,8 @@ from tasks.stage import StageConfig
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "pillow")
 """Distributions whose version is part of both keys."""
+NEVER_DONE = "never done with this pair, rule and code"
+"""Why a result is made that the store has nothing of."""
 OF_CHAMPION = "champion_"
 """How the names of those parents begin that are the champion's."""
 
@@ -71,7 +72,7 @@ def judge(
         "judge": (verdict.PARENTS, judge_config or JudgeConfig()),
     }
     parents = {name: _parents(store, names, challenger, champion) for name, (names, _) in tasks.items()}
-    inputs = {name: _inputs(name, config, parents[name]) for name, (_, config) in tasks.items()}
+    inputs = {name: key_inputs(name, config, parents[name], LIBRARIES) for name, (_, config) in tasks.items()}
     challenger.needs |= {name: own.key for name, own in inputs.items()}
     challenger.save(store)
     worker: Worker | None = None
@@ -82,14 +83,14 @@ def judge(
             found = look_up(store, inputs[name])
             if found.manifest is None:
                 worker = worker or Worker()
-                job = _job(store, config, inputs[name], parents[name], found)
-                result = worker.do(job, settings.stage_timeout_seconds, progress)
+                made_by = job(store, config, inputs[name], parents[name], found)
+                result = worker.do(made_by, settings.stage_timeout_seconds, progress)
                 if not isinstance(result, Manifest):
                     raise StageError(f"{name} did not end with a commit.", received=type(result).__name__)
                 made[name] = result
             else:
                 made[name] = found.manifest
-            _note(challenger, name, made[name], found, time.monotonic() - started)
+            note(challenger, made[name], found, time.monotonic() - started, NEVER_DONE)
     finally:
         if worker is not None:
             worker.stop()
@@ -120,43 +121,3 @@ def _parents(
             )
         manifests[name] = found[0]
     return manifests
-
-
-def _inputs(name: str, config: StageConfig, parents: Mapping[str, Manifest]) -> KeyInputs:
-    return KeyInputs(
-        stage=name,
-        config=config.key_document(),
-        parents={parent: manifest.digest for parent, manifest in parents.items()},
-        code=code_fingerprint(f"tasks.{name}"),
-        libraries=library_versions(LIBRARIES),
-    )
-
-
-def _job(
-    store: Store, config: StageConfig, inputs: KeyInputs, parents: dict[str, Manifest], found: Found
-) -> Job:
-    return Job(
-        module=f"tasks.{inputs.stage}",
-        function="run",
-        store_url=store.url,
-        data="",
-        manifests=parents,
-        config=config,
-        inputs=inputs,
-        replaces=found.tag,
-    )
-
-
-def _note(record: RunRecord, name: str, manifest: Manifest, found: Found, seconds: float) -> None:
-    """Put into the record how it went, instead of what a former judging left there."""
-    record.stages = [stage for stage in record.stages if stage.stage != name]
-    record.stages.append(
-        StageRecord(
-            stage=name,
-            key=manifest.key,
-            state="ran" if found.manifest is None else "reused",
-            reason=found.reason or "never done with this pair, rule and code",
-            seconds=round(seconds, 3),
-            damaged=list(found.damaged),
-        )
-    )

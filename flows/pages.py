@@ -37,6 +37,8 @@ METRICS = {
 }
 MAX_FINDINGS = 50
 """Findings that a page lists; findings.json has them all."""
+MAX_CANDIDATES = 50
+"""Candidates for label errors that a page lists."""
 
 
 def plan(decisions: Sequence[Decision], estimates: Mapping[str, float | None]) -> str:
@@ -263,6 +265,34 @@ def leaderboard(members: Sequence[Member], plot: bytes = b"") -> str:
     if plot:
         page += f"\n\n![Accuracies](data:image/png;base64,{base64.b64encode(plot).decode()})"
     return f"{page}\n\nAccuracies are those of the test split, with 95 % intervals.\n\n## Runs\n{runs}"
+
+
+def label_errors(
+    result: Manifest, candidates: Sequence[Mapping[str, Any]], runs: Sequence[str], store_url: str
+) -> str:
+    """Return the images whose labels a person should look at, the likeliest error first."""
+    listed = table(
+        ["", "image", "labelled", "suggested", "score"],
+        [
+            [str(row["rank"]), row["id"], row["given"], row["suggested"], f"{row['score']:.4f}"]
+            for row in candidates[:MAX_CANDIDATES]
+        ],
+    )
+    left_out = len(candidates) - MAX_CANDIDATES
+    more = f"\n\n{left_out} more in label-errors.csv" if left_out > 0 else ""
+    conflicts = "".join(f"\n- {escaped(' = '.join(items))}" for items in result.facts["conflicts"])
+    found = f"{len(candidates)} of {result.facts['num_images']} images may have a wrong label"
+    return "\n\n".join(
+        [
+            f"# Candidates for label errors: {len(candidates)}",
+            f"{found}: of {len(runs)} models, the one that did not learn from the image contradicts it.",
+            *([listed + more] if candidates else []),
+            *([f"## One picture under several labels\n{conflicts}"] if conflicts else []),
+            "## Page with the pictures, and CSV\n"
+            + "".join(f"\n- `{store_url}/{stored.location}`" for stored in result.objects),
+            f"Runs: {', '.join(runs)}",
+        ]
+    )
 
 
 def title(stage: str, config: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ class RunRecord(BaseModel):
     stages: list[StageRecord] = Field(default_factory=list)
     metrics: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(
-        default_factory=dict, description="`report`, `submission` → the object that it is."
+        default_factory=dict, description="`report`, `submission`, `label-errors` → the object that it is."
     )
     verdict: dict[str, Any] = Field(
         default_factory=dict, description="How it was judged against a champion; empty where it was not."

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
 """How long a slot stays taken whose holder is gone; the least that Prefect takes."""
-FLOWS = ("blood-cell-training", "backbone-comparison", "retraining")
+FLOWS = ("blood-cell-training", "backbone-comparison", "label-errors", "retraining")
 """The flows whose runs may hold the slot."""
 ACCELERATED: tuple[StageName, ...] = ("train", "evaluate", "submit")
 

@@ -18,8 +18,6 @@ whatever was asked for. Val is asked about each view once.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -33,6 +31,7 @@ from infra.manifest import Manifest
 from tasks import cases, metrics, report, robustness
 from tasks.classifier import split_batches
 from tasks.explain import Explained
+from tasks.predictions import write_predictions
 from tasks.report_robustness import Examples
 from tasks.robustness import Robustness
 from tasks.stage import Parents, StageConfig
@@ -127,7 +126,9 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     test = predict_split(parents, model, "test", with_identity(choice.views), config, draft)
     document: dict[str, Any] = {"tta": {"asked": config.tta, **choice.document()}}
     for predictions in (val, test):
-        table = write_predictions(predictions, choice.views, len(classes))
+        table = write_predictions(
+            predictions.ids, predictions.labels, predictions.plain, predictions.averaged(choice.views)
+        )
         draft.put(f"predictions-{predictions.split}.csv", table)
         document |= measure(predictions, choice.views, classes, config)
     draft.put("metrics.json", json.dumps(document, indent=1, sort_keys=True).encode())
@@ -222,19 +223,6 @@ def measure(
             seed=config.bootstrap_seed,
         )
     return document
-
-
-def write_predictions(predictions: Predictions, views: Sequence[str], num_classes: int) -> bytes:
-    """Return predictions as CSV; nine digits give every float32 back exactly."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    numbers = range(num_classes)
-    writer.writerow(["id", "label", *(f"prob_{k}" for k in numbers), *(f"tta_{k}" for k in numbers)])
-    averaged = predictions.averaged(views)
-    for row, image_id in enumerate(predictions.ids):
-        values = [*predictions.plain[row], *averaged[row]]
-        writer.writerow([image_id, predictions.labels[row], *(f"{value:.9g}" for value in values)])
-    return text.getvalue().encode()
 
 
 def _entries(

@@ -13,6 +13,9 @@ memory does not grow with the number of images, but for their hashes.
 With a reference set (tasks/reference.py), the test split is that set, whatever the source holds: what of the
 source is a picture of it, or nearly, is dropped, and the rest is divided into train and val. A split `test`
 of the source's own becomes val: somebody held it out, and it is not learnt from.
+
+In a cross-validation (num_folds), the test split is one fold of all the pictures, whatever splits the source
+has itself: over the folds, every picture is in the test split once.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from tasks.records import encode, one_hot, record_bytes, shard_name, write_shard
 from tasks.reference import absolute, check_reference, open_reference, reference_sha256, result_key
 from tasks.scratch import scratch_folder
 from tasks.sources import Finding, Item, Source, open_source
-from tasks.splitting import split_groups
+from tasks.splitting import split_fold, split_groups
 from tasks.stage import Parents, StageConfig
 
 log = logging.getLogger(__name__)
@@ -63,14 +66,18 @@ class IngestConfig(StageConfig):
     val_share: Share = 0.15
     """Share of val, where the source has no split."""
     test_share: Share = 0.15
-    """Share of test, where the source has no split and there is no reference."""
+    """Share of test, where the source has no split and there are neither reference nor folds."""
+    num_folds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Of a cross-validation: the pictures are divided into so many folds of equal shares; 0 for none."""
+    fold: NonNegativeInt = 0
+    """Which of the folds is test, from 0."""
     reference: str = ""
     """Where the test split comes from instead: a data source as for --data, or `ingest:KEY`, the test split
     of that result of ingest in the same store. Empty: from --data."""
     reference_sha256: str = ""
     """Of the reference's content: what enters the key instead of its path. Filled in from the reference."""
     seed: NonNegativeInt = 0
-    """Of the split, and of the order of the images."""
+    """Of the split or the folds, and of the order of the images."""
     contaminant_copies: Annotated[int, Field(ge=2)] = 20
     """From how many identical copies on a picture is taken for no cell. Real duplicates come in twos and
     threes; the competition's contaminants came in hundreds."""
@@ -90,9 +97,25 @@ class IngestConfig(StageConfig):
 
     @model_validator(mode="after")
     def _leave_some_to_train(self) -> IngestConfig:
-        if self.val_share + self.test_share >= 1.0:
+        test_share, named = self.test_share, "test_share"
+        if self.num_folds:
+            test_share, named = 1.0 / self.num_folds, "a fold"
+        if self.val_share + test_share >= 1.0:
             raise ValueError(
-                "val_share and test_share leave nothing to train on: together they must be below 1"
+                f"val_share and {named} leave nothing to train on: together they must be below 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_fold_of_several(self) -> IngestConfig:
+        if self.fold >= max(self.num_folds, 1):
+            raise ValueError(
+                f"there is no fold {self.fold}: with num_folds={self.num_folds}, "
+                + (f"the last is {self.num_folds - 1}" if self.num_folds else "there are none")
+            )
+        if self.num_folds and self.reference:
+            raise ValueError(
+                "num_folds and reference exclude each other: the test split is a fold, or it is the reference"
             )
         return self
 
@@ -121,7 +144,7 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
     ):
         fixed, referred, findings = _reference_pictures(reference, config, draft)
         scan = source.scan()
-        items = [_learnt(item) for item in scan.items] if config.reference else scan.items
+        items = [_with_split(item, config) for item in scan.items]
         pictures, unreadable = _hash_all(source, items, config, draft)
         cleaned = _clean(pictures, config, referred)
         findings += [*scan.findings, *unreadable, *cleaned.findings]
@@ -169,9 +192,14 @@ def _reference_pictures(
     return cleaned.kept, pictures, [*scan.findings, *unreadable, *cleaned.findings]
 
 
-def _learnt(item: Item) -> Item:
-    """Return a picture beside a reference set: what its source has in test is val."""
-    return item._replace(split="val") if item.split == "test" else item
+def _with_split(item: Item, config: IngestConfig) -> Item:
+    """Return a picture with the split that its source has it in, as far as that counts.
+
+    Folds are made anew; beside a reference set, what the source has in test is val.
+    """
+    if config.num_folds:
+        return item._replace(split="")
+    return item._replace(split="val") if config.reference and item.split == "test" else item
 
 
 def _clean(pictures: Sequence[Hashed], config: IngestConfig, reference: Sequence[Hashed] = ()) -> Cleaned:
@@ -223,6 +251,15 @@ def _rows(
     splits: Sequence[Split]
     if all(picture.split for picture in cleaned.kept):
         splits = [picture.split for picture in cleaned.kept]  # type: ignore[misc]
+    elif config.num_folds:
+        splits = split_fold(
+            labels,
+            cleaned.groups,
+            num_folds=config.num_folds,
+            fold=config.fold,
+            val_share=config.val_share,
+            seed=config.seed,
+        )
     else:
         splits = split_groups(
             labels,

@@ -8,13 +8,10 @@ words are here.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb, isfinite
-from pathlib import Path
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +19,18 @@ from numpy.typing import NDArray
 
 from tasks import plots, report_robustness, report_views
 from tasks.explain import Explained, overlay
-from tasks.images import fit
+from tasks.page import (
+    PERCENT_SIGN,
+    count,
+    environment,
+    is_number,
+    number,
+    percent,
+    picture_uri,
+    png_uri,
+    small,
+)
 from tasks.report_robustness import Examples, Spoiled
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 SPLIT_NAMES = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
 
@@ -54,13 +59,8 @@ FINDING_NAMES = {
     "wrong-shape": "not of the shape of the others",
 }
 
-TILE_PIXELS = 128
-"""The most that a spoiled example is drawn with."""
-
 # What a list of findings shows before it is cut in the middle; findings.json holds them all.
 FINDINGS_SHOWN, ITEMS_SHOWN = 30, 6
-
-_PERCENT_SIGN = "\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,7 @@ class Shown(NamedTuple):
 
 def render(inputs: ReportInputs) -> bytes:
     """Return the report as HTML, in UTF-8."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(percent=_percent, count=_count, number=_number)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment().get_template("report.html.j2")
     choice = inputs.metrics.get("tta", {})
     with_tta = report_views.uses_views(inputs.tta, choice)
     shown = [
@@ -163,15 +157,15 @@ def render(inputs: ReportInputs) -> bytes:
         recall_rows=report_robustness.recalls(inputs.metrics, split, suffix),
         spoken=report_robustness.spoken,
         heavy_examples=_tiles(inputs.examples.heavy),
-        original=_data_uri(_png(_small(inputs.examples.original))) if inputs.examples.corruptions else "",
+        original=picture_uri(small(inputs.examples.original)) if inputs.examples.corruptions else "",
         corrupted_examples=_tiles(inputs.examples.corruptions),
         split=split,
         flips=_flips(inputs.metrics) if with_tta else [],
         explained=_explained(inputs),
         training=_training_plot(inputs),
         reliability=_reliability_plot(entry),
-        preview=_data_uri(inputs.preview_png) if inputs.preview_png else "",
-        mistakes=[(mistake, _data_uri(_png(mistake.image))) for mistake in inputs.mistakes],
+        preview=png_uri(inputs.preview_png) if inputs.preview_png else "",
+        mistakes=[(mistake, picture_uri(mistake.image)) for mistake in inputs.mistakes],
         finding_groups=_finding_groups(inputs.findings, inputs.num_findings),
         splits=list(inputs.class_counts),
         configs={stage: _flat(config) for stage, config in inputs.configs.items()},
@@ -189,12 +183,12 @@ def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
     averaged = report_views.spoken(inputs.tta, inputs.metrics.get("tta", {})) if with_tta else ""
     views = f", averaging over {averaged}" if averaged else ""
     sentences = [
-        f"Of {_count(num_examples)} images it had never seen, the model names {_percent(entry['accuracy'])}"
-        f" right{views}, and {_count(wrong)} wrong."
+        f"Of {count(num_examples)} images it had never seen, the model names {percent(entry['accuracy'])}"
+        f" right{views}, and {count(wrong)} wrong."
     ]
     low, high = (entry.get("intervals") or {}).get("accuracy") or (None, None)
     if low is not None:
-        sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {_percent(low)} to {_percent(high)}.")
+        sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {percent(low)} to {percent(high)}.")
     confusions = _confusions(inputs, entry["confusion"], most=1)
     for first in confusions:
         sentences.append(
@@ -204,7 +198,7 @@ def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
     judged = [row for row in entry["per_class"] if row["support"]]
     if len(judged) > 1 and confusions:
         worst = min(judged, key=lambda row: row["recall"])
-        sentences.append(f"It finds {worst['class']} least often: {_percent(worst['recall'])} of them.")
+        sentences.append(f"It finds {worst['class']} least often: {percent(worst['recall'])} of them.")
     return sentences
 
 
@@ -214,11 +208,11 @@ def _metric_rows(
     """Return name and meaning of each metric, and its value and interval for each of the entries shown."""
     rows = []
     for metric, (name, meaning) in METRIC_NAMES.items():
-        text = _percent if metric in PERCENT_METRICS else _number
+        text = percent if metric in PERCENT_METRICS else number
         cells = []
         for split in shown:
             low, high = (metrics[split].get("intervals") or {}).get(metric) or (None, None)
-            interval = f"{text(low).removesuffix(_PERCENT_SIGN)} – {text(high)}" if _is_number(low) else ""
+            interval = f"{text(low).removesuffix(PERCENT_SIGN)} – {text(high)}" if is_number(low) else ""
             cells.append((text(metrics[split].get(metric)), interval))
         rows.append((name, meaning, cells))
     return rows
@@ -230,11 +224,11 @@ def _confusion_rows(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
     for true, row in enumerate(confusion):
         total = sum(row) or 1
         cells = []
-        for named, number in enumerate(row):
-            share = number / total
-            shade = round(0.08 + 0.92 * (share if true == named else share**0.5), 3) if number else 0.0
-            kind = ("right" if true == named else "wrong") if number else "zero"
-            cells.append(Cell(_count(number), _percent(share), shade, kind + " strong" * (shade > 0.55)))
+        for named, images in enumerate(row):
+            share = images / total
+            shade = round(0.08 + 0.92 * (share if true == named else share**0.5), 3) if images else 0.0
+            kind = ("right" if true == named else "wrong") if images else "zero"
+            cells.append(Cell(count(images), percent(share), shade, kind + " strong" * (shade > 0.55)))
         rows.append(cells)
     return rows
 
@@ -244,20 +238,20 @@ def _confusions(
 ) -> list[dict[str, str]]:
     """Return the most frequent mistakes, the most frequent first."""
     found = [
-        (number, true, named)
+        (images, true, named)
         for true, row in enumerate(confusion)
-        for named, number in enumerate(row)
-        if true != named and number
+        for named, images in enumerate(row)
+        if true != named and images
     ]
     found.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
     return [
         {
-            "value": _count(number),
+            "value": count(images),
             "true": inputs.classes[true],
             "named": inputs.classes[named],
-            "share": _percent(number / sum(confusion[true])),
+            "share": percent(images / sum(confusion[true])),
         }
-        for number, true, named in found[:most]
+        for images, true, named in found[:most]
     ]
 
 
@@ -302,13 +296,13 @@ def _finding_groups(
     for kind in kinds:
         found = [finding for finding in findings if finding["kind"] == kind]
         rows = [{"of": "", **finding, "shown": _cut(finding["items"], ITEMS_SHOWN)} for finding in found]
-        number = int(num_findings.get(kind, len(found)))
-        if number or found:
+        num = int(num_findings.get(kind, len(found)))
+        if num or found:
             groups.append(
                 {
                     "kind": kind,
                     "meaning": FINDING_NAMES.get(kind, ""),
-                    "number": number,
+                    "number": num,
                     "num_items": sum(len(finding["items"]) for finding in found),
                     "shown": _cut(rows, FINDINGS_SHOWN),
                 }
@@ -332,7 +326,7 @@ def _flat(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _tiles(examples: Sequence[Spoiled]) -> list[tuple[Spoiled, str]]:
-    return [(example, _data_uri(_png(_small(example.image)))) for example in examples]
+    return [(example, picture_uri(small(example.image))) for example in examples]
 
 
 def _explained(inputs: ReportInputs) -> list[tuple[str, list[tuple[Explained, str, str]]]]:
@@ -340,47 +334,6 @@ def _explained(inputs: ReportInputs) -> list[tuple[str, list[tuple[Explained, st
     groups: dict[int, list[tuple[Explained, str, str]]] = {}
     for case in inputs.explained:
         pictures = (case.image, overlay(case.image, case.heat))
-        image, covered = (_data_uri(_png(_small(picture))) for picture in pictures)
+        image, covered = (picture_uri(small(picture)) for picture in pictures)
         groups.setdefault(case.label, []).append((case, image, covered))
     return [(inputs.classes[label], cases) for label, cases in sorted(groups.items())]
-
-
-def _small(image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Return an image no larger than it is shown: the sheet need not weigh megabytes."""
-    return (
-        np.zeros((1, 1, 3), np.uint8) if image is None else fit(image, min(TILE_PIXELS, len(image)), "crop")
-    )
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image, np.uint8)).save(out, "PNG", compress_level=9)
-    return out.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
-
-
-def _percent(value: Any, digits: int = 1) -> str:
-    """Return e.g. "97.8 %", never rounding up to a perfect 100 %; "–" where there is no number."""
-    if not _is_number(value):
-        return "–"
-    text = f"{100 * value:.{digits}f}"
-    if value < 1 and float(text) == 100:
-        text = f"{100 - 10**-digits:.{digits}f}"
-    return text + _PERCENT_SIGN
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if _is_number(value) else "–"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")

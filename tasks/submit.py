@@ -14,14 +14,11 @@ the report does.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +28,7 @@ from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from tasks.calibration import fit_temperature
 from tasks.metrics import scores
+from tasks.predictions import Reported, read_predictions
 from tasks.records import read_batches
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
@@ -48,20 +46,6 @@ class SubmitConfig(StageConfig):
     where others would cost accuracy on val."""
     calibrate: bool = False
     """Whether `probabilities` are scaled by one temperature, fitted on val; no label changes."""
-
-
-class Reported(NamedTuple):
-    """What evaluate wrote of the test split."""
-
-    ids: list[str]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The label of each image."""
-        labels: NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
-        return labels
 
 
 def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
@@ -117,29 +101,6 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
     log.info("the package alone names %d of %d test images as reported", len(labels), len(labels))
     return draft.commit(
         size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta, views_reason=reason
-    )
-
-
-def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
-    """Return ids, true and predicted labels of a predictions CSV, plain or averaged over the views.
-
-    The columns are id, label, and for each class in label order prob_… and tta_….
-    """
-    header, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
-    prefix = "tta_" if tta else "prob_"
-    columns = [column for column, name in enumerate(header) if name.startswith(prefix)]
-    if header[:2] != ["id", "label"] or len(columns) != num_classes:
-        raise StageError(
-            "The predictions of evaluate are not of the form expected.",
-            expected=f"id, label and {num_classes} columns {prefix}…",
-            received=", ".join(header),
-            where="predictions-test.csv",
-            remedy="Run with --from evaluate.",
-        )
-    return Reported(
-        [row[0] for row in rows],
-        np.array([int(row[1]) for row in rows], np.int64),
-        np.array([[float(row[c]) for c in columns] for row in rows]).reshape(-1, num_classes),
     )
 
 

@@ -37,6 +37,7 @@ def test_all_deployments_are_registered(server: Server) -> None:
     assert named.keys() == {
         *(f"blood-cell-training/{name}" for name in ("adhoc", "weekly")),
         "backbone-comparison/adhoc",
+        "label-errors/adhoc",
         "retraining/weekly",
     }
     for name, one in named.items():

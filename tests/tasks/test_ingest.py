@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from infra.draft import Draft
 from infra.errors import DataError
@@ -378,3 +379,50 @@ def test_a_reference_that_is_not_there_is_a_mistake(store: LocalStore, tmp_path:
         IngestConfig(reference="no/such").resolved()
     with pytest.raises(DataError, match="There is no such reference set in this store"):
         referred(store, coloured(tmp_path / "data", "00", "01"), f"ingest:{'0' * 64}")
+
+
+# Folds
+
+
+def test_over_the_folds_every_picture_is_tested_once(store: LocalStore, tmp_path: Path) -> None:
+    root = coloured(tmp_path / "cells", *numbered(0, 12))
+    # Nearly the same again: one group, which no fold divides.
+    pixels = np.asarray(Image.open(root / "red" / "03.png")).copy()
+    pixels[:2, :2] ^= 1
+    Image.fromarray(pixels).save(root / "red" / "03 again.png")
+    whole = ingest(store, root, image_size_pixels=32)
+    folds = [
+        ingest(store, root, image_size_pixels=32, num_folds=3, fold=fold, val_share=0.2) for fold in range(3)
+    ]
+    tested = [row["id"] for fold in folds for row in index(store, fold) if row["split"] == "test"]
+    assert sorted(tested) == sorted(row["id"] for row in index(store, whole))
+    for fold in folds:
+        split = {row["id"]: row["split"] for row in index(store, fold)}
+        assert len(split) == 25
+        assert split["red/03.png"] == split["red/03 again.png"]
+        assert min(fold.facts["class_counts"]["test"]) == 4
+        assert min(fold.facts["class_counts"]["val"]) >= 2
+
+
+def test_folds_are_made_anew_where_the_source_has_splits(store: LocalStore, tmp_path: Path) -> None:
+    for split, first, last in (("train", 0, 12), ("val", 12, 15), ("test", 15, 18)):
+        coloured(tmp_path / "data" / split, *numbered(first, last))
+    manifest = ingest(store, tmp_path / "data", image_size_pixels=32, num_folds=3, fold=2)
+    own = {row["source"].split("/")[0] for row in index(store, manifest) if row["split"] == "test"}
+    assert manifest.facts["num_examples"]["test"] == 12
+    assert len(own) > 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_folds": 3, "fold": 3}, "there is no fold 3: with num_folds=3, the last is 2"),
+        ({"fold": 1}, "there is no fold 1: with num_folds=0, there are none"),
+        ({"num_folds": 1}, "val_share and a fold leave nothing to train on"),
+        ({"num_folds": 2, "val_share": 0.5}, "val_share and a fold leave nothing to train on"),
+        ({"num_folds": 2, "reference": "sample"}, "num_folds and reference exclude each other"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        IngestConfig(**config)

@@ -25,9 +25,10 @@ from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest, load_manifest
 from infra.store import file_sha256
 from tasks import submission
+from tasks.predictions import read_predictions
 from tasks.records import encode, one_hot, shard_name, write_shard
 from tasks.stage import Parents
-from tasks.submit import SubmitConfig, read_predictions, run
+from tasks.submit import SubmitConfig, run
 
 SIZE_PIXELS = 16
 CLASSES = ["<b>red</b>", "green 'cell'", "blue"]
