@@ -43,6 +43,33 @@ _ANY_WAY_ROUND: Layers = (
     _layer("RandomRotation", factor=0.5, fill_mode="reflect", interpolation="nearest"),
 )
 
+# About two of them change each copy. In the order of a picture's making: where the cell lies, its stain and
+# light, what covers it, the lens, the camera, the file.
+_SPOILED: Layers = (
+    _layer("RandomZoom", 0.1, height_factor=[-0.3, 0.4]),
+    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2),
+    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2, fill_mode="constant"),
+    _layer("RandomShear", 0.1, x_factor=0.4, y_factor=0.4),
+    _layer("RandomHue", 0.12, factor=1.0),
+    _layer("RandomSaturation", 0.1, factor=[0.1, 0.8]),
+    _layer("RandomBrightness", 0.12, factor=0.35),
+    _layer("RandomContrast", 0.12, factor=[0.7, 1.0]),
+    _layer("RandomChannelShift", 0.1, factor=0.3),
+    _layer("ChannelShuffle", 0.1, groups=3),
+    _layer("ChannelDrop", 0.08),
+    _layer("Grayscale", 0.08),
+    _layer("Solarization", 0.08, threshold_factor=[96, 224]),
+    _layer("Posterization", 0.06, bits=2),
+    _layer("RandomCutout", 0.12, height_factor=0.35, width_factor=0.35),
+    _layer("GridMask", 0.08, ratio_factor=[0.3, 0.5]),
+    _layer("DefocusBlur", 0.1, radius=[0.01, 0.06]),
+    _layer("MotionBlur", 0.1, length=[0.05, 0.25]),
+    _layer("GaussianNoise", 0.12, stddev=[0.02, 0.2]),
+    _layer("ImpulseNoise", 0.08, amount=[0.01, 0.15]),
+    _layer("Pixelation", 0.1, scale=[0.15, 0.8]),
+    _layer("JpegCompression", 0.1, quality=[5, 60]),
+)
+
 POLICIES: Mapping[str, Policy] = {
     "none": Policy("The images as they are."),
     "flips": Policy("Online: mirrored and turned by any angle; a cell has no way up.", online=_ANY_WAY_ROUND),
@@ -70,6 +97,13 @@ POLICIES: Mapping[str, Policy] = {
             _layer("RandomContrast", factor=0.2),
             _layer("RandomBrightness", factor=0.2),
         ),
+    ),
+    "robust": Policy(
+        "Online as flips; and eight copies, each changed by about two of 22 layers: moved, recoloured, "
+        "covered, blurred, noisy, compressed.",
+        copies=8,
+        layers=_SPOILED,
+        online=_ANY_WAY_ROUND,
     ),
 }
 """Name → policy."""

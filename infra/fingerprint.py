@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import infra
+from infra.errors import ConfigError
 
 ROOT = Path(infra.__file__).resolve().parent.parent
 PACKAGES = ("flows", "tasks", "infra")
+BACKENDS = ("tensorflow", "jax", "torch")
+"""What Keras can train with."""
 
 Fingerprint = dict[str, dict[str, str]]
 """File, relative to the repository → definition → SHA-256 of its code. A template's definition is `file`."""
@@ -52,8 +58,38 @@ def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
 
 
 def library_versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the installed version of each distribution, without importing it."""
-    return {name: version(name) for name in sorted(distributions)}
+    """Return the installed version of each distribution, without importing it.
+
+    Where Keras is among them, the backend that it computes with is too; not where keras-cv is, which computes
+    with TensorFlow alone.
+
+    Raises:
+        ConfigError: The backend is not installed.
+    """
+    names = set(distributions)
+    if "keras" in names and "keras-cv" not in names:
+        names.add(_keras_backend())
+    return {name: version(name) for name in sorted(names)}
+
+
+def _keras_backend() -> str:
+    """Return the distribution that Keras will compute with, chosen as keras/src/backend/config.py does."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    name = os.environ.get("KERAS_BACKEND", "")
+    if not name:
+        try:
+            name = json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "tensorflow"
+    if name in BACKENDS and find_spec(name):
+        return name
+    raise ConfigError(
+        "Keras cannot compute with the backend that it is told to use.",
+        expected=f"one of {', '.join(BACKENDS)}, installed",
+        received=name,
+        where="KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else str(folder / "keras.json"),
+        remedy="Install that package, or unset it to compute with TensorFlow.",
+    )
 
 
 def _file_of(module: str, root: Path) -> Path | None:

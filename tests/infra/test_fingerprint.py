@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.fingerprint import code_fingerprint
+from infra.errors import ConfigError
+from infra.fingerprint import code_fingerprint, library_versions
 
 FILES = {
     "tasks/__init__.py": "",
@@ -122,3 +123,21 @@ def test_a_module_whose_text_is_used_counts_with_its_comments(root: Path) -> Non
         if definitions[definition] != before[name].get(definition)
     }
     assert changed == {"tasks/helper.py": "file"}
+
+
+def test_the_backend_of_keras_is_a_library_of_what_computes_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert library_versions(["keras"]).keys() == {"keras", "tensorflow"}
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    assert library_versions(["keras"]).keys() == {"keras", "jax"}
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert library_versions(["keras"]).keys() == {"keras", "tensorflow"}
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert library_versions(["numpy"]).keys() == {"numpy"}
+    assert library_versions(["keras", "keras-cv"]).keys() == {"keras", "keras-cv"}
+    monkeypatch.setenv("KERAS_BACKEND", "jay")
+    with pytest.raises(ConfigError, match="cannot compute with the backend"):
+        library_versions(["keras"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absent import without_packages
 from pictures import SIZE, parents
 
 from infra.local_store import LocalStore
@@ -86,9 +86,8 @@ def test_records_are_read_as_tensorflow_reads_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(features["label"], decoded["label"].numpy()[0])
 
 
-WITHOUT = """
+TRAINING = """
 import pickle, sys
-sys.modules["tensorflow"] = None  # to import it fails
 from pathlib import Path
 from infra.draft import Draft
 from infra.local_store import LocalStore
@@ -107,11 +106,18 @@ print(made.facts["optimizer_steps"], made.facts["best_val_accuracy"])
 """
 
 
-def without_tensorflow(store: LocalStore, tmp_path: Path, code: str, *arguments: str) -> list[str]:
-    """What code prints in a process that cannot import TensorFlow."""
+def without(absent: str, store: LocalStore, tmp_path: Path, code: str, *arguments: str) -> list[str]:
+    """What code prints in a process of JAX that finds no such packages."""
     (tmp_path / "manifests").write_bytes(pickle.dumps(parents(store, 90).manifests))
     done = subprocess.run(
-        [sys.executable, "-c", code, str(store.root), str(tmp_path / "manifests"), *arguments],
+        [
+            sys.executable,
+            "-c",
+            without_packages(*absent.split()) + code,
+            str(store.root),
+            str(tmp_path / "manifests"),
+            *arguments,
+        ],
         cwd=ROOT,
         env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
@@ -124,7 +130,6 @@ def without_tensorflow(store: LocalStore, tmp_path: Path, code: str, *arguments:
 
 READING = """
 import pickle, sys
-sys.modules["tensorflow"] = sys.modules["keras"] = None  # to import them fails
 from pathlib import Path
 import tasks.train
 from infra.local_store import LocalStore
@@ -142,11 +147,10 @@ print(sum(len(images) for images, _ in feed))
 
 
 def test_the_feed_needs_numpy_alone(store: LocalStore, tmp_path: Path) -> None:
-    assert without_tensorflow(store, tmp_path, READING) == ["90"]
+    assert without("tensorflow keras", store, tmp_path, READING) == ["90"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX ABSENT: this test did not run")
 def test_training_needs_no_tensorflow(store: LocalStore, tmp_path: Path) -> None:
-    steps, accuracy = without_tensorflow(store, tmp_path, WITHOUT, "8")[-2:]
+    steps, accuracy = without("tensorflow", store, tmp_path, TRAINING, "8")[-2:]
     assert int(steps) == 8 * 6
     assert float(accuracy) > 0.9
