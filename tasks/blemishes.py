@@ -68,8 +68,8 @@ def _gaussian_noise(_: int, stddev: Span) -> Change:
     import tensorflow as tf
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        deviation = 255.0 * tf.random.uniform((images.shape[0], 1, 1, 1), *stddev)
-        return images + deviation * tf.random.normal(images.shape)
+        deviation = 255.0 * tf.random.uniform((tf.shape(images)[0], 1, 1, 1), *stddev)
+        return images + deviation * tf.random.normal(tf.shape(images))
 
     return change
 
@@ -78,8 +78,8 @@ def _impulse_noise(_: int, amount: Span) -> Change:
     import tensorflow as tf
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        part = tf.random.uniform((images.shape[0], 1, 1, 1), *amount)
-        drawn = tf.random.uniform((*images.shape[:3], 1))
+        part = tf.random.uniform((tf.shape(images)[0], 1, 1, 1), *amount)
+        drawn = tf.random.uniform((*tf.unstack(tf.shape(images)[:3]), 1))
         black, white = drawn < part / 2, drawn > 1 - part / 2
         return tf.where(black, 0.0, tf.where(white, 255.0, images))
 
@@ -90,7 +90,7 @@ def _channel_drop(_: int) -> Change:
     import tensorflow as tf
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        dropped = tf.cast(tf.random.uniform((images.shape[0],), 0.0, 3.0), tf.int32)
+        dropped = tf.cast(tf.random.uniform(tf.shape(images)[:1], 0.0, 3.0), tf.int32)
         return images * (1.0 - tf.one_hot(dropped, 3)[:, None, None, :])
 
     return change
@@ -100,7 +100,7 @@ def _jpeg_compression(_: int, quality: Span) -> Change:
     import tensorflow as tf
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        drawn = tf.cast(tf.round(tf.random.uniform((images.shape[0],), *quality)), tf.int32)
+        drawn = tf.cast(tf.round(tf.random.uniform(tf.shape(images)[:1], *quality)), tf.int32)
 
         def compressed(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, its_quality = each
@@ -118,7 +118,7 @@ def _pixelation(size_pixels: int, scale: Span) -> Change:
     import tensorflow as tf
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        left = tf.round(size_pixels * tf.random.uniform((images.shape[0],), *scale))
+        left = tf.round(size_pixels * tf.random.uniform(tf.shape(images)[:1], *scale))
         sides = tf.maximum(1, tf.cast(left, tf.int32))
 
         def coarse(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -150,7 +150,7 @@ def _blur(kernels: list[NDArray[np.float32]]) -> Change:
     bank = np.repeat(padded[..., None, None], 3, axis=3)  # float32[K, side, side, 3, 1], for each channel
 
     def change(images: tf.Tensor) -> tf.Tensor:
-        drawn = tf.cast(tf.random.uniform((images.shape[0],), 0.0, float(len(bank))), tf.int32)
+        drawn = tf.cast(tf.random.uniform(tf.shape(images)[:1], 0.0, float(len(bank))), tf.int32)
         edge = side // 2
         framed = tf.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="REFLECT")
 

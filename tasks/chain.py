@@ -61,16 +61,33 @@ class Chain:
 
         images = tf.cast(images, tf.float32)
         for config, layer in self._steps:
-            out = _call(config.name, layer, images, labels)
-            # Some layers overshoot, and Equalization looks values up in a table of 256.
-            changed = tf.clip_by_value(tf.ensure_shape(out["images"], images.shape), 0.0, 255.0)
-            relabelled = tf.ensure_shape(out["labels"], labels.shape)
-            if config.probability < 1.0:
-                applied = self._generator.uniform(images.shape[:1]) < config.probability
-                changed = tf.where(applied[:, None, None, None], changed, images)
-                relabelled = tf.where(applied[:, None], relabelled, labels)
-            images, labels = changed, relabelled
+            if config.name in MIXING:
+                changed, relabelled = _call(config.name, layer, images, labels)
+                if config.probability < 1.0:
+                    applied = self._generator.uniform(images.shape[:1]) < config.probability
+                    changed = tf.where(applied[:, None, None, None], changed, images)
+                    relabelled = tf.where(applied[:, None], relabelled, labels)
+                images, labels = changed, relabelled
+            elif config.probability < 1.0:
+                images = self._change_some(config, layer, images, labels)
+            else:
+                images, _ = _call(config.name, layer, images, labels)
         return tf.cast(tf.round(images), tf.uint8), labels
+
+    def _change_some(
+        self, config: LayerConfig, layer: Any, images: tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
+        """Apply a layer to the images that are drawn for it, and to no other: most of the work is saved."""
+        import tensorflow as tf
+
+        drawn = tf.where(self._generator.uniform(images.shape[:1]) < config.probability)
+
+        def changed() -> tf.Tensor:
+            places = drawn[:, 0]
+            some, _ = _call(config.name, layer, tf.gather(images, places), tf.gather(labels, places))
+            return tf.tensor_scatter_nd_update(images, drawn, some)
+
+        return tf.cond(tf.size(drawn) > 0, changed, lambda: images)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +97,7 @@ def chain_of(layers: tuple[str, ...], batch_size: int, image_size_pixels: int, n
     return Chain(configs, batch_size, image_size_pixels, num_classes)
 
 
-def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply a layer to float32[B, H, W, 3] and float32[B, C], with labels that are true to the pixels.
 
     keras-cv's CutMix counts a pasted rectangle whole in the label, also where it hangs over the edge; the
@@ -89,13 +106,20 @@ def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> dict[s
     """
     import tensorflow as tf
 
-    if name != "CutMix":
-        return dict(layer({"images": images, "labels": labels}))
-    mask = tf.broadcast_to(labels[:, None, None, :], (*images.shape[:3], labels.shape[1]))
-    out = layer({"images": images, "labels": labels, "segmentation_masks": mask})
-    return {"images": out["images"], "labels": tf.reduce_mean(out["segmentation_masks"], axis=(1, 2))}
+    batch = {"images": images, "labels": labels}
+    if name == "CutMix":
+        batch["segmentation_masks"] = tf.broadcast_to(
+            labels[:, None, None, :], (*images.shape[:3], labels.shape[1])
+        )
+    out = layer(batch)
+    relabelled = tf.reduce_mean(out["segmentation_masks"], axis=(1, 2)) if name == "CutMix" else out["labels"]
+    # Some layers overshoot, and Equalization looks values up in a table of 256.
+    changed = tf.clip_by_value(tf.ensure_shape(out["images"], images.shape), 0.0, 255.0)
+    return changed, tf.ensure_shape(relabelled, labels.shape)
 
 
+MIXING = ("CutMix", "FourierMix", "MixUp", "Mosaic")
+"""Layers that make an image of several of its batch, and its label of theirs."""
 FILLED: dict[str, Callable[[int], Any]] = {
     "value_range": lambda size: (0, 255),
     "target_size": lambda size: (size, size),

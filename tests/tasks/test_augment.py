@@ -193,12 +193,19 @@ def test_probability_is_of_each_image() -> None:
     assert 40 <= changed.sum() <= 80  # 60 expected, ±3 standard deviations
 
 
+NUM = 16
+SOME: dict[str, dict[str, Any]] = {
+    "RandAugment": {},
+    "RandomRotation": {"factor": 0.2},
+    "JpegCompression": {"quality": [5, 50]},
+    "MotionBlur": {"length": [0.1, 0.2]},
+}
 REQUIRED = {"span": 0.3, "pair": [0.5, 0.9], "margins": 0.3, "integer": 3, "size": 3}
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_runs_and_repeats(name: str) -> None:
-    from tasks.chain import Chain
+    from tasks.chain import MIXING, Chain
 
     given = {factor: REQUIRED[form.kind] for factor, form in LAYERS[name].items() if form.required}
     if name in BLEMISHES:
@@ -207,19 +214,37 @@ def test_every_layer_runs_and_repeats(name: str) -> None:
         given = {"x_factor": 0.3}
     if name == "RandomGaussianBlur":
         given["factor"] = [1.0, 2.0]
-    chain = Chain([LayerConfig(name=name, factors=given)], 8, SIZE, 3)
-    images = np.stack([picture(k) for k in range(8)])
-    labels = np.eye(3, dtype=np.float32)[np.arange(8) % 3]
+    probability = 1.0 if name in MIXING else 0.5
+    chain = Chain([LayerConfig(name=name, factors=given, probability=probability)], NUM, SIZE, 3)
+    images = np.stack([picture(k) for k in range(NUM)])
+    labels = np.eye(3, dtype=np.float32)[np.arange(NUM) % 3]
     first, first_labels = chain(images, labels, 1)
     again, again_labels = chain(images, labels, 1)
     other, _ = chain(images, labels, 2)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first_labels, again_labels)
     assert first.dtype == np.uint8
-    assert not np.array_equal(first, images)
+    changed = (first != images).any((1, 2, 3))
+    assert changed.any()
+    if name not in MIXING:  # what was not drawn is as it was
+        assert not changed.all()
+        np.testing.assert_array_equal(first_labels, labels)
     np.testing.assert_allclose(first_labels.sum(axis=1), 1.0, atol=1e-5)
-    fixed = {"AutoContrast", "Equalization", "Grayscale", "Posterization", "Solarization"}
-    assert np.array_equal(first, other) == (name in fixed)
+    # Whatever is drawn, an image that they change comes out the same.
+    fixed = {"AutoContrast", "Equalization", "Grayscale", "Posterization", "RandomFlip", "Solarization"}
+    both = changed & (other != images).any((1, 2, 3))
+    assert both.any()
+    assert np.array_equal(first[both], other[both]) == (name in fixed)
+
+
+def test_an_image_that_is_drawn_for_no_layer_is_left_alone() -> None:
+    from tasks.chain import Chain
+
+    layers = [LayerConfig(name=name, factors=factors, probability=1e-6) for name, factors in SOME.items()]
+    images, labels = np.stack([picture(k) for k in range(4)]), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    out, same = Chain(layers, 4, SIZE, 3)(images, labels, 1)
+    np.testing.assert_array_equal(out, images)
+    np.testing.assert_array_equal(same, labels)
 
 
 def test_only_missing_shards_are_written(store: LocalStore, parents: Parents) -> None:
