@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from flows.initial_weights import with_model_found
+from flows.named_models import with_models_found
 from flows.record import KnownRuns
 from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
 from flows.why import causes, explain, in_short
@@ -141,7 +141,7 @@ class Engine:
                 f"Nothing is left to do: --from {from_stage} begins after --until {until_stage} ends.",
                 remedy="Name a later stage with --until, or leave it out.",
             )
-        self.config = with_model_found(config, store) if "train" in self.stages else config
+        self.config = with_models_found(config, store) if "train" in self.stages else config
         self._configs: dict[StageName, StageConfig] = {
             stage: getattr(self.config, stage).resolved() for stage in self.stages
         }

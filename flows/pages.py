@@ -301,6 +301,8 @@ def title(stage: str, config: Mapping[str, Any]) -> str:
     value = config.get(detail, "") if detail else ""
     if detail == "copies":
         return f"{stage} {value} {'copy' if value == 1 else 'copies'}"
+    if stage == "train" and config.get("ensemble_of"):
+        return f"train ensemble of {len(config['ensemble_of'])}"
     return f"{stage} {value}".rstrip()
 
 

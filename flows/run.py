@@ -247,9 +247,13 @@ class Run:
 
 
 def _named_needs(config: PipelineConfig) -> dict[str, str]:
-    """Return the results that a config names as needs of their own: reference set and initial weights."""
+    """Return the results that a config names as needs of their own: reference set and other runs' models."""
     named = {
         REFERENCE: reference.result_key(config.ingest.reference),
         INITIAL_WEIGHTS: starting.result_key(config.train.initial_weights),
+        **{
+            f"member-{number}": starting.result_key(member)
+            for number, member in enumerate(config.train.ensemble_of, start=1)
+        },
     }
     return {name: key for name, key in named.items() if key}

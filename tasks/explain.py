@@ -11,12 +11,14 @@ image's map does not depend on how many others come with it; the same images giv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.ensembles import members_of
 
 BATCH_SIZE = 8
 """Images at once: a report explains a few dozen, and batches are filled up."""
@@ -44,6 +46,8 @@ class Explained:
 def grad_cam(model: Any, images: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.float32]:
     """Return where each image speaks for a class, float32[N, H, W]; the most in each image is 1.
 
+    Of an ensemble it is the mean of its members' maps.
+
     Args:
         model: A classifier as it is saved, float32[B, H, W, 3] in 0..255 → float32[B, C], that ends in a
             Dense layer with a softmax.
@@ -52,6 +56,8 @@ def grad_cam(model: Any, images: NDArray[np.uint8], classes: Sequence[int]) -> N
     """
     from keras import ops
 
+    if members := members_of(model):
+        return _brightest_is_1(np.stack([grad_cam(member, images, classes) for member in members]).mean(0))
     to_features, to_scores = _split(model)
     size = images.shape[1:3]
     maps = np.zeros((len(images), *size), np.float32)
@@ -65,9 +71,7 @@ def grad_cam(model: Any, images: NDArray[np.uint8], classes: Sequence[int]) -> N
         small = _maps(to_features, to_scores, pixels, asked)
         large = ops.image.resize(small[..., None], size, interpolation="bilinear")
         maps[rows] = ops.convert_to_numpy(large)[:count, ..., 0]
-    most = maps.max((1, 2), keepdims=True, initial=0)
-    np.divide(maps, most, out=maps, where=most > 0)
-    return maps
+    return _brightest_is_1(maps)
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -78,6 +82,12 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
     colours = (colormaps[COLOURS](np.arange(256))[:, :3] * 255).astype(np.float32)[levels]
     grey = (image.astype(np.float32) @ np.array(LUMA, np.float32))[..., None]
     return np.clip(np.rint((1 - STRENGTH) * grey + STRENGTH * colours), 0, 255).astype(np.uint8)
+
+
+def _brightest_is_1(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    most = maps.max((1, 2), keepdims=True, initial=0)
+    scaled: NDArray[np.float32] = np.divide(maps, most, out=np.zeros_like(maps), where=most > 0)
+    return scaled
 
 
 def _maps(
@@ -91,25 +101,45 @@ def _maps(
         pixels: float32[B, H, W, 3] in 0..255.
         asked: float32[B, C], 1 at the class that is asked about.
     """
-    import tensorflow as tf
     from keras import ops
 
     features = ops.convert_to_tensor(pixels)
     for layer in to_features:
         features = layer(features, training=False)
     features = ops.cast(features, "float32")
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(features)
+
+    def score(features: Any) -> Any:
         scores = features
         for layer in to_scores[:-1]:
             scores = layer(scores, training=False)
         last = to_scores[-1]
         # Not its softmax: where a model is sure, that hardly has a gradient.
-        scores = ops.matmul(ops.cast(scores, "float32"), last.kernel) + last.bias
-        score = ops.sum(scores * asked)
-    weights = ops.mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+        return ops.sum((ops.matmul(ops.cast(scores, "float32"), last.kernel) + last.bias) * asked)
+
+    weights = ops.mean(_gradient(score, features), axis=(1, 2), keepdims=True)
     found: NDArray[np.float32] = ops.convert_to_numpy(ops.relu(ops.sum(weights * features, axis=-1)))
     return found
+
+
+def _gradient(function: Callable[[Any], Any], at: Any) -> Any:
+    """Return the gradient of a function to a number, by the backend that Keras computes with."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(function)(at)
+    if backend == "torch":
+        at = at.detach().requires_grad_()
+        function(at).backward()
+        return at.grad
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(at)
+        value = function(at)
+    return tape.gradient(value, at)
 
 
 def _split(model: Any) -> tuple[list[Any], list[Any]]:

@@ -23,6 +23,8 @@ from tasks.records import decode
 if TYPE_CHECKING:
     import tensorflow as tf
 
+VAL_BATCH_SIZE = 256
+"""Images at once where nothing is learnt from them."""
 INTERLEAVED_SHARDS = 4
 """Shards read at once: enough to mix, few enough to stay sequential on a disk."""
 

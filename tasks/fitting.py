@@ -20,7 +20,7 @@ from infra.errors import Interrupted, StageError
 from tasks import checkpoint
 from tasks.arriving import ArrivingShards
 from tasks.backbones import BACKBONES
-from tasks.feed import num_steps, training_batches, validation_batches
+from tasks.feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
 from tasks.model import assemble, unfreeze
 from tasks.objective import loss_of, optimizer_of
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.npz"
 PROGRESS_SECONDS = 1.0
 """The shortest time between two reports of progress."""
-VAL_BATCH_SIZE = 256
 LAST_STAGE = "last-stage"
 """What train.fine_tuning.from_layer is to begin at the last stage of the backbone."""
 

@@ -25,23 +25,49 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RUN = "run:"
+"""How the name of a run's model begins; `run:champion` is that of the champion."""
 RESULT = "train:"
-"""How initial weights begin that are a result of train."""
+"""How the name of a result of train begins."""
 
 
-def check_initial_weights(weights: str) -> str:
-    """Return initial weights of a known form. Raises ValueError."""
-    if weights.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", weights.removeprefix(RESULT)):
+def check_result(name: str) -> str:
+    """Return the name of a result, or any that is none, of the right form. Raises ValueError."""
+    if name.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", name.removeprefix(RESULT)):
         raise ValueError(
             "Expected train: and the whole key of a result, 64 letters (hemaflow show RUN --json), or run: "
-            f"and a run. Received: {weights}"
+            f"and a run. Received: {name}"
         )
-    return weights
+    return name
 
 
-def result_key(weights: str) -> str:
-    """Return the key of the result of train that initial weights name; "" where they name none."""
-    return weights.removeprefix(RESULT) if weights.startswith(RESULT) else ""
+def result_key(name: str) -> str:
+    """Return the key of the result of train that is named; "" where none is."""
+    return name.removeprefix(RESULT) if name.startswith(RESULT) else ""
+
+
+def stored_model(store: Store, name: str, sha256: str) -> Any:
+    """Return the Keras model of a result of train.
+
+    Args:
+        store: Holds it.
+        name: `train:KEY`.
+        sha256: Of the model that was asked for.
+
+    Raises:
+        StageError: It is gone, or another one.
+    """
+    import keras
+
+    found = load_manifest(store, "train", result_key(name))
+    if found is None or found[0].object("model.keras").sha256 != sha256:
+        raise StageError(
+            "A model that was asked for was changed or removed since the run began.",
+            expected=f"SHA-256 {sha256[:12]}…",
+            where=f"{store.url}/stages/train/{result_key(name)}",
+            remedy="Name another run.",
+        )
+    return keras.saving.load_model(found[0].path(store, "model.keras"), compile=False, safe_mode=True)
 
 
 def starting_network(
@@ -110,16 +136,7 @@ def start_from_model(
     """
     import keras
 
-    found = load_manifest(store, "train", result_key(weights))
-    if found is None or found[0].object("model.keras").sha256 != sha256:
-        raise StageError(
-            "The model that training was to start from was changed or removed since the run began.",
-            expected=f"SHA-256 {sha256[:12]}…",
-            where=f"{store.url}/stages/train/{result_key(weights)}",
-            remedy="Name another run with --set train.initial_weights=run:RUN.",
-        )
-    path = found[0].path(store, "model.keras")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = stored_model(store, weights, sha256)
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     bodies = [part for part in parts if part.name != HEAD]
     if len(bodies) != 1 or not _fits(bodies[0], body):
@@ -127,7 +144,7 @@ def start_from_model(
             "The model that training was to start from has another backbone.",
             expected=f"the weights of {body.name}",
             received=", ".join(part.name for part in bodies) or "none",
-            where=path.name,
+            where=weights,
             remedy="Choose the backbone of that run with --set train.backbone=….",
         )
     body.set_weights(bodies[0].get_weights())

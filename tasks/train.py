@@ -34,12 +34,13 @@ from infra.errors import ConfigError
 from infra.manifest import Manifest
 from infra.store import file_sha256
 from tasks.backbones import BACKBONES, check_backbone
+from tasks.ensembles import ENSEMBLE, load_ensemble, validate
 from tasks.fitting import Fitting
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
-from tasks.starting import check_initial_weights, result_key
+from tasks.starting import RESULT, RUN, check_result, result_key
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ class TrainConfig(StageConfig):
     """Of the file or the run's model: what enters the key instead of its path or key. Filled in from it."""
     initial_classes: tuple[str, ...] = ()
     """The classes of the run's model; where they are those of the data, its head is used too. Filled in."""
+    ensemble_of: tuple[str, ...] = ()
+    """Models whose probabilities are averaged, instead of training one (tasks/ensembles.py): `run:RUN`,
+    `run:champion` or `train:KEY`, two or more of the same store. Nothing else of train then counts."""
+    ensemble_sha256: tuple[str, ...] = ()
+    """Of these models: what enters the key instead of their names. Filled in."""
     input_size_pixels: NonNegativeInt = 0
     """Images are resized (bilinear) to this size in the model; 0 keeps the size of the data."""
     head_units: tuple[PositiveInt, ...] = (512, 256)
@@ -147,7 +153,17 @@ class TrainConfig(StageConfig):
     @field_validator("initial_weights")
     @classmethod
     def _known_form(cls, weights: str) -> str:
-        return check_initial_weights(weights)
+        return check_result(weights)
+
+    @field_validator("ensemble_of")
+    @classmethod
+    def _known_members(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not check_result(name).startswith((RUN, RESULT)):
+                raise ValueError(f"Expected run: and a run, or train: and a key. Received: {name}")
+        if len(names) == 1:
+            raise ValueError("An ensemble has two members or more.")
+        return names
 
     @model_validator(mode="after")
     def _input_is_large_enough(self) -> Self:
@@ -183,6 +199,8 @@ class TrainConfig(StageConfig):
             document["initial_weights"] = "model"
         elif self.initial_weights_sha256:
             document["initial_weights"] = Path(self.initial_weights).name
+        if self.ensemble_sha256:
+            document["ensemble_of"] = ["model"] * len(self.ensemble_of)
         return document
 
 
@@ -199,24 +217,56 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
     with devices:
+        if config.ensemble_of:
+            return _average(parents, config, draft)
         fitting = Fitting(parents, config, draft)
         fitting.run()
         model = fitting.finished_model()
+    return _commit(
+        parents,
+        draft,
+        model,
+        fitting.history,
+        backbone=config.backbone,
+        optimizer_steps=fitting.optimizer_steps,
+        best_epoch=fitting.best.epoch,
+        best_val_accuracy=fitting.best.accuracy,
+    )
+
+
+def _average(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
+    """Write the ensemble of the config, as a model that took no training."""
+    ingest = parents["ingest"]
+    model = load_ensemble(parents.store, config.ensemble_of, config.ensemble_sha256, ingest)
+    accuracy = validate(model, parents)
+    log.info("averaging %d models: val accuracy %.4f", len(config.ensemble_of), accuracy)
+    return _commit(
+        parents,
+        draft,
+        model,
+        [],
+        backbone=ENSEMBLE,
+        optimizer_steps=0,
+        best_epoch=0,
+        best_val_accuracy=accuracy,
+    )
+
+
+def _commit(
+    parents: Parents, draft: Draft, model: Any, history: list[dict[str, Any]], **facts: Any
+) -> Manifest:
     with scratch_folder() as folder:
         path = folder / "model.keras"
         save_model(model, path)
         draft.put_file("model.keras", path)
-    draft.put("history.json", json.dumps(fitting.history, indent=1).encode())
+    draft.put("history.json", json.dumps(history, indent=1).encode())
     ingest = parents["ingest"]
     return draft.commit(
-        epochs=len(fitting.history),
-        optimizer_steps=fitting.optimizer_steps,
-        best_epoch=fitting.best.epoch,
-        best_val_accuracy=fitting.best.accuracy,
-        backbone=config.backbone,
+        epochs=len(history),
         num_parameters=int(model.count_params()),
         image_size_pixels=ingest.facts["image_size_pixels"],
         classes=ingest.facts["classes"],
+        **facts,
     )
 
 

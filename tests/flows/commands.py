@@ -25,6 +25,7 @@ SMALL = [
     "--set", "train.fine_tuning.epochs=6",
     "--set", "train.batch_size=8",
     "--set", "evaluate.bootstrap_resamples=50",
+    "--set", "evaluate.robustness_images=24",
 ]  # fmt: skip
 """The demo with small pictures: 16 shards, 6 epochs of steps enough to be cut in between."""
 

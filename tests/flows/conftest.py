@@ -52,11 +52,16 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def served_store(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Store:
-    """A store of the test's own in the S3 server."""
+def s3_variables(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables by which this process finds the S3 server."""
     for name, value in server.environment.items():
         if name.startswith(("AWS_", "HEMAFLOW_STAGING")):
             monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def served_store(s3_variables: None, request: pytest.FixtureRequest) -> Store:
+    """A store of the test's own in the S3 server."""
     return open_store(f"s3://hemaflow/{re.sub('[^a-z0-9]+', '-', request.node.name)}")
 
 

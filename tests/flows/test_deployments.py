@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -17,15 +17,21 @@ from browser import Browser, needs_browser
 from commands import needs_proc, optimizer_steps
 from served import Server, ended
 
+from flows.record import find_run
 from infra.store import Store
 from infra.stores import open_store
 
-SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50"]
+SMALL = [
+    "ingest.image_size_pixels=32",
+    "evaluate.bootstrap_resamples=50",
+    "evaluate.robustness_images=24",
+]
 LONG = [*SMALL, "train.fine_tuning.epochs=400"]
 """A training that goes on until it is ended."""
 END_SECONDS = 60.0
 """How long a training may go on after it was ended; about 10 on two quiet cores."""
 MEMORY_BYTES = 300_000_000
+SLOT = "v2/concurrency_limits/hemaflow-accelerator"
 
 pytestmark = [needs_proc, pytest.mark.timeout(900)]
 
@@ -113,9 +119,8 @@ def test_artifacts_say_what_came_of_a_run(server: Server, ran: Ran) -> None:
     assert not [key for key in cached if key.startswith("progress-")]
 
 
-def test_a_comparison_shares_what_is_complete_and_ranks(
-    server: Server, ran: Ran, served_store: Store, cells: str
-) -> None:
+@pytest.mark.usefixtures("s3_variables")
+def test_a_comparison_shares_what_is_complete_and_ranks(server: Server, ran: Ran, cells: str) -> None:
     shared = open_store("s3://hemaflow/ran")
     trained = [name for name in shared.list("stages/train/") if name.endswith("/manifest.json")]
     assert len(trained) == 1
@@ -226,26 +231,35 @@ def is_training(pid: int) -> bool:
         return False
 
 
-def trained(store: Store) -> Callable[[], int]:
-    return lambda: optimizer_steps(store)
-
-
-@pytest.mark.parametrize("end", ["cancelled", "worker terminated", "worker killed"])
+@pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("s3_variables")
 def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_checkpoint(
-    server: Server, served_store: Store, cells: str, end: str
+    server: Server, ran: Ran, cells: str
 ) -> None:
-    store = served_store
-    parameters = {"data": cells, "until_stage": "train", "store": store.url}
-    slot = "v2/concurrency_limits/hemaflow-accelerator"
-    if end == "cancelled":  # a server that was restarted forgot who held the slot
-        server.api.patch(slot, json={"active_slots": 1}).raise_for_status()
+    """One training, ended in three ways; each worker goes on where the one before was ended."""
+    store = open_store("s3://hemaflow/ran")  # where the images are prepared
+    parameters = {"data": cells, "changes": LONG, "until_stage": "train", "store": store.url}
+    # A server that was restarted forgot who held the slot.
+    server.api.patch(SLOT, json={"active_slots": 1}).raise_for_status()
+    kept = 0
+    for end in ("cancelled", "worker terminated", "worker killed", ""):
+        train_and_end(server, store, parameters, end, kept)
+        kept = optimizer_steps(store)
+
+
+def train_and_end(server: Server, store: Store, parameters: dict[str, Any], end: str, kept: int) -> None:
+    """Train from a checkpoint of so many steps, if any, until there is another; then end it, if told how."""
     worker, living = server.worker(HEMAFLOW_ACCELERATOR_SLOT="hemaflow-accelerator")
     try:
-        run = server.start("blood-cell-training/adhoc", changes=LONG, **parameters)
-        server.wait(trained(store))
+        run = server.start("blood-cell-training/adhoc", **parameters)
+        server.wait(lambda: optimizer_steps(store) > kept)
+        assert any("going on from epoch" in line for line in server.logs(run)) == bool(kept)
+        assert server.task_states(run)["ingest"] == "Cached"
         flow = flow_process(living)
         assert flow.memory_info().rss < MEMORY_BYTES
         assert not is_training(flow.pid)
+        if not end:
+            return
         if end == "cancelled":
             body = {"state": {"type": "CANCELLING"}}
             server.api.post(f"flow_runs/{run}/set_state", json=body).raise_for_status()
@@ -257,17 +271,5 @@ def test_a_training_that_is_ended_leaves_nothing_running_and_goes_on_from_its_ch
         assert server.until(run, "Cancelled", "Crashed", "Failed", "Completed") == expected
     finally:
         ended(worker, living)
-    server.wait(lambda: server.api.get(slot).json()["active_slots"] == 0)
-    kept = optimizer_steps(store)
-    record = json.loads(store.get(next(iter(store.list("runs/")))))
-    assert record["status"] == "interrupted"
-
-    # The same training, ended earlier: it has the same key, so it goes on from the checkpoint.
-    worker, living = server.worker(HEMAFLOW_ACCELERATOR_SLOT="hemaflow-accelerator")
-    try:
-        again = server.start("blood-cell-training/adhoc", changes=LONG, **parameters)
-        server.wait(lambda: optimizer_steps(store) > kept)
-        assert any("going on from epoch" in line for line in server.logs(again))
-        assert server.task_states(again)["ingest"] == "Cached"
-    finally:
-        ended(worker, living)
+    server.wait(lambda: server.api.get(SLOT).json()["active_slots"] == 0)
+    assert find_run(store).status == "interrupted"

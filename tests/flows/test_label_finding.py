@@ -196,6 +196,8 @@ SMALL = [
     "--set", "train.fine_tuning.epochs=15",
     "--set", "train.batch_size=8",
     "--set", "evaluate.bootstrap_resamples=10",
+    "--set", "evaluate.tta=none",
+    "--set", "evaluate.num_explained=0",
 ]  # fmt: skip
 
 

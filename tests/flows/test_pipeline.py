@@ -27,6 +27,7 @@ from commands import (
     until,
 )
 
+from flows.record import find_run
 from infra.local_store import LocalStore
 from tasks.sample import draw_cell
 
@@ -51,7 +52,7 @@ def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> N
     assert done.states == "rrrrr"
     mixes = {f"{split}{mix}" for split in ("val", "test") for mix in ("", "_heavy")}
     corrupted = {"val_medmnistc", "test_medmnistc"}
-    assert set(done.document["metrics"]) == mixes | {f"{entry}_tta" for entry in mixes} | corrupted
+    assert set(done.document["metrics"]) == mixes | {f"{entry}_tta" for entry in mixes} | corrupted | {"tta"}
     assert done.document["metrics"]["test"]["accuracy"] > 0.5
     with zipfile.ZipFile(done.document["submission"]) as archive:
         assert sorted(archive.namelist()) == ["model.keras", "model.py"]
@@ -168,42 +169,43 @@ def test_a_kill_while_shards_are_written_loses_only_those_under_way(
 
 
 @needs_proc
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.timeout(900)
 def test_a_cut_training_takes_the_steps_of_an_uncut_one(
-    whole: Whole,
-    environment: dict[str, str],
-    served: dict[str, str],
-    tmp_path: Path,
-    sign: signal.Signals,
+    whole: Whole, environment: dict[str, str], served: dict[str, str], tmp_path: Path
 ) -> None:
-    """And leaves nothing running: neither workers nor the Prefect server that it started for itself."""
+    """Cut three times, and each time nothing is left running: no worker, no Prefect server of its own."""
     store = LocalStore(tmp_path / "store")
     for stage in ("ingest", "augment"):
         shutil.copytree(whole.store.root / "stages" / stage, store.root / "stages" / stage)
-    own, living = marked(environment)
+    total = fact(whole.store, whole.done, "train", "optimizer_steps")
+    kept = 0
+    for sign in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        cut_training(environment, store, sign, kept)
+        before, kept = kept, optimizer_steps(store)
+        assert before < kept < total
+    done = run(served, store, "--until", "train")
+    assert done.states == "--r"
+    assert fact(store, done, "train", "optimizer_steps") == total
+    assert fact(store, done, "train", "epochs") == 6
 
+
+def cut_training(environment: dict[str, str], store: LocalStore, sign: signal.Signals, kept: int) -> None:
+    """Train on from a checkpoint of so many steps, if any, and end it by a signal once there is another."""
+    own, living = marked(environment)
     process = start(own, "run", "--store", str(store.root), *SMALL)
-    until(lambda: optimizer_steps(store) > 0, process)
+    until(lambda: optimizer_steps(store) > kept, process)
     if sign == signal.SIGINT:
         os.killpg(process.pid, sign)  # as the keyboard does
     else:
         process.send_signal(sign)
     _, err = process.communicate(timeout=90)
     assert gone(living)
-    kept = optimizer_steps(store)
-    total = fact(whole.store, whole.done, "train", "optimizer_steps")
-    assert 0 < kept < total
-    record = json.loads(store.get(next(iter(store.list("runs/")))))
+    record = find_run(store)
     if sign == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
-        assert record["status"] == "running"
+        assert record.status == "running"
     else:
         assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
-        assert record["status"] == "interrupted"
+        assert record.status == "interrupted"
         assert "goes on from what is complete" in err
         assert "Traceback" not in err
-    done = run(served, store, "--until", "train")
-    assert done.states == "--r"
-    assert fact(store, done, "train", "optimizer_steps") == total
-    epochs = fact(store, done, "train", "epochs")
-    assert epochs == 6

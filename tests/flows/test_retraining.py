@@ -15,7 +15,12 @@ from served import Server, draw_cells, ended
 from flows.champion import current
 from infra.store import Store
 
-SMALL = ["ingest.image_size_pixels=32", "evaluate.bootstrap_resamples=50", "train.fine_tuning.epochs=12"]
+SMALL = [
+    "ingest.image_size_pixels=32",
+    "train.fine_tuning.epochs=12",
+    "evaluate.bootstrap_resamples=50",
+    "evaluate.robustness=none",
+]
 UNTRAINED = ["train.fine_tuning.epochs=0"]
 NOTHING_NEW_SECONDS = 60.0
 """How long a run that finds nothing new may take; about 8 after it was due on two quiet cores."""

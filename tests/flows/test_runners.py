@@ -46,12 +46,14 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
         logs.close()
 
 
-def test_shards_are_written_by_a_cluster(served: dict[str, str], cluster: str, tmp_path: Path) -> None:
+def test_shards_are_written_by_a_cluster(
+    served: dict[str, str], cluster: str, cells: str, tmp_path: Path
+) -> None:
     own, shared = LocalStore(tmp_path / "own"), LocalStore(tmp_path / "shared")
-    expected = run(served, own, "--until", "augment")
+    expected = run(served, own, "--data", cells, "--until", "augment")
     assert expected.code == 0, expected.err
     environment = {**served, "HEMAFLOW_TASK_RUNNER": "dask", "HEMAFLOW_CLUSTER": cluster}
-    done = run(environment, shared, "--until", "augment")
+    done = run(environment, shared, "--data", cells, "--until", "augment")
     assert done.code == 0, done.err
     assert digests(shared, done) == digests(own, expected)
     assert done.err.splitlines()[-1] == "imported: prefect"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from members import MEMBERS
 from numpy.typing import NDArray
 
 from infra.errors import ConfigError
@@ -20,13 +21,8 @@ from tasks.model import assemble, build_network, load_backbone_weights, unfreeze
 from tasks.saving import save_model
 from tasks.submission import model_code, pack, run_submission
 
-SMALL = ("cnn", "mobilenetv2-0.35", "mobilenetv3-small", "efficientnetv2-b0", "resnet50v2", "convnext-tiny")
-"""One of each family, and no more: the rest waits for `-m zoo`."""
 CLASSES = ("blue", "green", "red")
 PIXELS = 32
-
-
-MEMBERS = [pytest.param(name, marks=() if name in SMALL else pytest.mark.zoo) for name in BACKBONES]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Runs that start from the model of another run: what is found, what enters the key, what is kept."""
+"""Models of other runs, to start from or to average: what is found, what enters the key, what is kept."""
 
 from __future__ import annotations
 
@@ -76,10 +76,33 @@ def test_what_cannot_be_started_from_is_a_mistake(store: LocalStore) -> None:
     with pytest.raises(ConfigError, match=r"its backbone is another.*\n.*mobilenetv2\n.*backbone=cnn"):
         starting(store, f"run:{made.run}", backbone="mobilenetv2")
     unfinished = run(store, {"ingest": {"seed": 3}}, until_stage="augment", names=NAMES)
-    with pytest.raises(UserError, match=f"{unfinished.run}: it has no model"):
+    with pytest.raises(UserError, match=f"{unfinished.run} has no model"):
         starting(store, f"run:{unfinished.run}")
 
 
 def test_a_run_that_ends_before_train_needs_no_model(store: LocalStore) -> None:
     made = engine(store, {"train": {"initial_weights": "run:ffff"}}, until_stage="augment")
     assert [decision.stage for decision in made.plan()] == ["ingest", "augment"]
+
+
+def test_the_members_of_an_ensemble_are_found_and_kept(store: LocalStore) -> None:
+    made = [first(store, str(seed).encode(), seed) for seed in range(3)]
+    names = [f"run:{record.run}" for record in made]
+    config = engine(store, {"train": {"ensemble_of": names}}).config.train
+    assert config.ensemble_of == tuple(f"train:{record.key('train')}" for record in made)
+    assert len(set(config.ensemble_sha256)) == 3
+    record = run(store, {"train": {"ensemble_of": names}}, facts={**FACTS, "backbone": "ensemble"})
+    assert {record.needs[f"member-{number}"] for number in (1, 2, 3)} == {one.key("train") for one in made}
+    collect_garbage(store, keep_runs=1, grace_seconds=0)
+    assert all(load_manifest(store, "train", one.key("train") or "") for one in made)
+    with pytest.raises(ConfigError, match="it is an ensemble"):
+        starting(store, f"run:{record.run}")
+
+
+def test_what_enters_the_key_is_the_members_content(store: LocalStore) -> None:
+    one, same, other = first(store), first(store, seed=1), first(store, b"other", seed=2)
+
+    def averaging(*records: RunRecord) -> str:
+        return key(engine(store, {"train": {"ensemble_of": [f"run:{record.run}" for record in records]}}))
+
+    assert averaging(one, other) == averaging(same, other) != averaging(one, same)
