@@ -48,7 +48,7 @@ def average(models: Sequence[Any]) -> Any:
     pixels = keras.Input(models[0].input_shape[1:], name="pixels")
     answers = []
     for number, model in enumerate(models, start=1):
-        member = keras.Model(model.inputs, model.outputs, name=f"member{number}")
+        member = keras.Model(model.input, model.output, name=f"member{number}")
         answers.append(member(pixels, training=False))
     return keras.Model(pixels, keras.layers.Average(name="mean")(answers), name=ENSEMBLE)
 
