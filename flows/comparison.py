@@ -45,6 +45,7 @@ def comparison(
     backbones: tuple[str, ...] = (),
     policies: tuple[str, ...] = (),
     seeds: Annotated[int, Field(ge=1, le=20)] = 1,
+    ensembles: bool = False,
     data: str = "",
     changes: tuple[str, ...] = (),
     store: str = "",
@@ -56,6 +57,7 @@ def comparison(
         backbones: Backbones that every recipe is trained with, instead of its own.
         policies: Augmentation policies that every recipe is trained with, instead of its own layers.
         seeds: How many seeds each is trained with, from 0 on.
+        ensembles: Whether, with several seeds, the mean of the models of each is a member of its own.
         data: The source of the images; each recipe's own where empty.
         changes: Changes to the config of every recipe, each `stage.field=value`.
         store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
@@ -63,9 +65,15 @@ def comparison(
     with supervised():
         opened = open_store(store or SETTINGS.store)
         members = []
-        for contender in contenders(recipes, backbones, seeds=seeds, data=data, changes=changes, store=store):
+        for contender in contenders(
+            recipes, backbones, policies, seeds=seeds, data=data, changes=changes, store=store
+        ):
             records = [blood_cell_training(**request.model_dump()) for request in contender.requests]
             members.append(member(opened, contender.name, records))
+            if ensembles and len(records) > 1:
+                averaging = contender.averaging([record.run for record in records])
+                averaged = [blood_cell_training(**request.model_dump()) for request in averaging.requests]
+                members.append(member(opened, averaging.name, averaged))
         ranked = rank(members)
         publish(
             "leaderboard", lambda: pages.leaderboard(ranked, plot(ranked)), "What was compared, best first"

@@ -29,6 +29,9 @@ def compare(
         str, typer.Option(help="Augmentation policies, divided by commas, instead of each recipe's layers.")
     ] = "",
     seeds: Annotated[int, typer.Option(help="How many seeds each is trained with.", min=1, max=20)] = 1,
+    ensembles: Annotated[
+        bool, typer.Option("--ensembles", help="With several seeds, the mean of each one's models too.")
+    ] = False,
     data: Data = "",
     changes: Changes = None,
     plot_file: Annotated[
@@ -50,6 +53,7 @@ def compare(
             backbones=with_backbones,
             policies=with_policies,
             seeds=seeds,
+            ensembles=ensembles,
             data=data,
             changes=with_changes,
             store=store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,6 +21,13 @@ class Contender:
 
     name: str
     requests: tuple[RunRequest, ...]
+
+    def averaging(self, runs: Sequence[str]) -> Contender:
+        """Return the ensemble of the models of its runs, as a contender of its own."""
+        first = self.requests[0]
+        members = json.dumps([f"run:{run}" for run in runs])
+        request = first.model_copy(update={"changes": (*first.changes, f"train.ensemble_of={members}")})
+        return Contender(f"{self.name}, ensemble of {len(runs)}", (request,))
 
 
 def contenders(

@@ -107,6 +107,9 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
     varied = contenders(["demo"], policies=["none", "flips"])
     assert [one.name for one in varied] == ["demo, none", "demo, flips"]
     assert varied[1].requests[0].changes == ("policy=flips", "train.seed=0")
+    averaged = varied[1].averaging(["first", "second"])
+    assert averaged.name == "demo, flips, ensemble of 2"
+    assert averaged.requests[0].pipeline_config().train.ensemble_of == ("run:first", "run:second")
     [alone] = contenders(["demo"])
     assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
 

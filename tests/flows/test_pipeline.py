@@ -108,6 +108,25 @@ def test_a_comparison_trains_nothing_again_and_ranks(
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_models_of_a_policys_seeds_are_averaged_and_compared(
+    whole: Whole, served: dict[str, str]
+) -> None:
+    quick = ["evaluate.robustness=none", "evaluate.tta=none", "evaluate.num_explained=0"]
+    changes = [part for change in quick for part in ("--set", change)]
+    arguments = ["--policies", "none", "--seeds", "2", "--ensembles", "--store", str(whole.store.root)]
+    compare = start(served, "compare", *arguments, "--json", *SMALL, *changes)
+    out, err = compare.communicate(timeout=400)
+    assert compare.returncode == 0, err
+    members = {member["name"]: member for member in json.loads(out)}
+    assert set(members) == {"demo, none", "demo, none, ensemble of 2"}
+    trained, averaged = members["demo, none"], members["demo, none, ensemble of 2"]
+    assert len(trained["clean"]["accuracies"]) == 2
+    assert averaged["num_parameters"] == 2 * trained["num_parameters"]
+    for name in trained["runs"]:
+        assert find_run(whole.store, name).config["augment"]["copies"] == 0
+    assert averaged["clean"]["accuracy"] > 0.5
+
+
 def test_the_submission_is_checked_and_the_model_names_cells(
     whole: Whole, environment: dict[str, str], tmp_path: Path
 ) -> None:
