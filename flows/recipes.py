@@ -132,7 +132,7 @@ def laptop() -> tuple[str, PipelineConfig]:
 def laptop_robust() -> tuple[str, PipelineConfig]:
     """For pictures that are not as clean as those it learns from: the network of laptop, the policy robust.
 
-    Ten passes over the images and eight spoiled copies of each, turned and flipped online.
+    Seven passes over the images and eight spoiled copies of each, turned and flipped online.
     """
     return "bloodmnist-128", _with_policy(
         "robust",
@@ -140,7 +140,7 @@ def laptop_robust() -> tuple[str, PipelineConfig]:
             "train": {
                 "backbone": "cnn",
                 "head_units": [128],
-                "fine_tuning": {"epochs": 10, "learning_rate": 2e-3},
+                "fine_tuning": {"epochs": 7, "learning_rate": 2e-3},
                 "warmup_epochs": 0.2,
                 "label_smoothing": 0.05,
                 "batch_size": 64,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import Interrupted, StageError
 from tasks import checkpoint
 from tasks.arriving import ArrivingShards
+from tasks.averaging import WeightAverage
 from tasks.backbones import BACKBONES
 from tasks.feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
 from tasks.model import assemble, unfreeze
@@ -77,6 +78,8 @@ class Fitting:
         self.best = Best(config.early_stopping_patience)
         self.best_weights: checkpoint.Arrays = []
         self.moving_weights: checkpoint.Arrays = []
+        self.average = WeightAverage()
+        self.averaged_epochs = 0  # that are in the best weights
         self.plateau = self._new_plateau()
         self.asked_to_stop = False
         self._build()
@@ -94,6 +97,8 @@ class Fitting:
                     self._restore_variables(groups)
                     position = {}
                 self._run_phase()
+                if self.phase == len(self.phases) - 1:
+                    self._try_average()
                 self.model.set_weights(self.best_weights)
                 self.phase, self.epoch, self.step = self.phase + 1, 0, 0
                 # The best of both phases is kept; the patience begins anew.
@@ -186,15 +191,32 @@ class Fitting:
 
     def _validate(self) -> dict[str, float]:
         """Measure the weights that would be kept (the averaged ones, with EMA), and keep them if best."""
-        logs = {"val_loss": 0.0, "val_accuracy": 0.0}
-        if self.num_val:
-            batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, VAL_BATCH_SIZE)
-            steps = num_steps(self.num_val, VAL_BATCH_SIZE)
-            loss, accuracy = self.model.evaluate(batches, steps=steps, verbose=0)
-            logs = {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+        logs = self._measure()
         if self.best.see(len(self.history) + 1, logs["val_accuracy"], logs["val_loss"]) or not self.num_val:
             self.best_weights = self.model.get_weights()
+        last = self.phase == len(self.phases) - 1
+        if last and self.epoch >= self.phases[-1][1].epochs - self.config.average_epochs:
+            self.average.add(self.model.get_weights())
         return logs
+
+    def _measure(self) -> dict[str, float]:
+        if not self.num_val:
+            return {"val_loss": 0.0, "val_accuracy": 0.0}
+        batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, VAL_BATCH_SIZE)
+        steps = num_steps(self.num_val, VAL_BATCH_SIZE)
+        loss, accuracy = self.model.evaluate(batches, steps=steps, verbose=0)
+        return {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+
+    def _try_average(self) -> None:
+        """Keep the mean of the last epochs' weights if it is better than the best epoch's."""
+        if self.average.count < 2:
+            return
+        self.model.set_weights(self.average.mean)
+        logs = self._measure()
+        log.info("the mean of the last %d epochs: %s", self.average.count, logs)
+        if self.best.see(len(self.history), logs["val_accuracy"], logs["val_loss"]) or not self.num_val:
+            self.best_weights = self.model.get_weights()
+            self.averaged_epochs = self.average.count
 
     def _take_weights(self) -> None:
         """Copy the weights as the optimizer left them: with EMA, `fit` ends by overwriting them."""
@@ -297,12 +319,14 @@ class Fitting:
             "optimizer_steps": self.optimizer_steps,
             "history": self.history,
             "best": state(self.best),
+            "averaged": self.average.count,
             "plateau": state(self.plateau),
         }
         groups = {
             "model": [variable.numpy() for variable in self.model.variables],
             "optimizer": [variable.numpy() for variable in self.model.optimizer.variables],
             "best": self.best_weights,
+            "average": self.average.mean,
         }
         self.draft.keep(CHECKPOINT, checkpoint.pack(position, groups))
 
@@ -312,6 +336,7 @@ class Fitting:
         self.optimizer_steps, self.history = position["optimizer_steps"], position["history"]
         self.best, self.plateau = Best(**position["best"]), Plateau(**position["plateau"])
         self.best_weights = groups["best"]
+        self.average = WeightAverage(groups["average"], position["averaged"])
         log.info("going on from epoch %d, step %d", len(self.history) + 1, self.step)
 
     def _restore_variables(self, groups: dict[str, checkpoint.Arrays]) -> None:

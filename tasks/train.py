@@ -134,6 +134,9 @@ class TrainConfig(StageConfig):
 
     BatchNorm's statistics stay those of the weights themselves: of use where the rate ends low (cosine).
     """
+    average_epochs: NonNegativeInt = 0
+    """Of the last phase, how many last epochs' weights are averaged (tasks/averaging.py): what comes of it is
+    validated, and kept where it is better than the best epoch; 0 averages none."""
     mixed_precision: Literal["off", "auto"] = "auto"
     """`auto` computes in half precision on a GPU (bfloat16 where it can, else float16), never on a CPU."""
     batch_size: PositiveInt = 64
@@ -231,6 +234,7 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
         optimizer_steps=fitting.optimizer_steps,
         best_epoch=fitting.best.epoch,
         best_val_accuracy=fitting.best.accuracy,
+        averaged_epochs=fitting.averaged_epochs,
     )
 
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pictures import inputs, parents
 
@@ -15,6 +16,7 @@ from infra.errors import ConfigError, Interrupted, StageError
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
 from tasks import checkpoint, fitting
+from tasks.averaging import WeightAverage
 from tasks.fitting import CHECKPOINT
 from tasks.train import TrainConfig, run
 
@@ -24,6 +26,7 @@ CONFIG = TrainConfig(
     transfer={"epochs": 1},  # type: ignore[arg-type]
     fine_tuning={"epochs": 3, "learning_rate": 0.003},  # type: ignore[arg-type]
     ema_momentum=0.5,
+    average_epochs=2,
     class_weights="balanced",
     online=({"name": "RandomFlip"},),  # type: ignore[arg-type]
     seed=3,
@@ -99,7 +102,7 @@ def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
     draft = Draft(store, inputs("train"))
     child = multiprocessing.get_context("spawn").Process(target=_train_in_child, args=(store.root, sign))
     child.start()
-    child.join(120)
+    child.join(300)
     assert child.exitcode == (42 if sign == signal.SIGTERM else -sign)
     kept = draft.kept(CHECKPOINT)
     assert kept
@@ -111,6 +114,35 @@ def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
     assert history(store, resumed) == history(whole_store, whole)
     assert resumed.digest == whole.digest
     assert draft.kept(CHECKPOINT) is None
+
+
+def test_the_last_epochs_are_averaged_and_kept_where_that_is_better(store: LocalStore) -> None:
+    plain = {"transfer": {"epochs": 0}, "ema_momentum": 0.0, "schedule": "constant"}
+    # A rate at which no epoch is good: the mean of several is.
+    wild = {"fine_tuning": {"epochs": 8, "learning_rate": 0.02}, "seed": 5}
+    alone = train(store, config(**plain, **wild, average_epochs=0), stage="alone")
+    averaged = train(store, config(**plain, **wild, average_epochs=5), stage="averaged")
+    assert [row["loss"] for row in history(store, averaged)] == [row["loss"] for row in history(store, alone)]
+    assert averaged.facts["averaged_epochs"] in (0, 5)
+    assert averaged.facts["best_val_accuracy"] >= alone.facts["best_val_accuracy"]
+    assert alone.facts["averaged_epochs"] == 0
+    kept = averaged.facts["averaged_epochs"] == 5
+    assert kept != (averaged.object("model.keras").sha256 == alone.object("model.keras").sha256)
+
+
+def test_the_mean_is_that_of_the_weights_and_goes_on_from_what_was_kept() -> None:
+    weights_of = [[np.full((2, 3), value, np.float32)] for value in (1.0, 2.0, 6.0, 7.0)]
+    whole, first = WeightAverage(), WeightAverage()
+    for each in weights_of:
+        whole.add(each)
+    for each in weights_of[:2]:
+        first.add(each)
+    rest = WeightAverage(first.mean, first.count)
+    for each in weights_of[2:]:
+        rest.add(each)
+    np.testing.assert_array_equal(whole.mean[0], np.full((2, 3), 4.0))
+    np.testing.assert_array_equal(rest.mean[0], whole.mean[0])
+    assert weights_of[0][0][0, 0] == 1.0  # what is added is left alone
 
 
 def test_early_stopping_ends_the_phase_and_keeps_the_best(store: LocalStore) -> None:
