@@ -21,12 +21,10 @@ from flows.artifacts import publish
 from flows.contenders import contenders
 from flows.leaderboard import Member, Score, plot, rank
 from flows.recipes import RecipeName
-from flows.record import KnownRuns, RunRecord, output_path
+from flows.record import KnownRuns, RunRecord, output_path, result_of
 from flows.slots import accelerator
 from flows.supervision import supervised
 from flows.training import SETTINGS, blood_cell_training
-from infra.errors import StoreError
-from infra.manifest import Manifest, load_manifest
 from infra.store import Store
 from infra.stores import open_store
 from tasks.scratch import scratch_folder
@@ -84,7 +82,7 @@ def comparison(
 def member(store: Store, name: str, records: Sequence[RunRecord]) -> Member:
     """Return the row of one contender, from its runs and the speed of its submission."""
     first = records[0]
-    trained, submitted = (_manifest(store, first, stage) for stage in ("train", "submit"))
+    trained, submitted = (result_of(store, first, stage) for stage in ("train", "submit"))
     return Member(
         name=name,
         runs=[record.run for record in records],
@@ -114,7 +112,7 @@ def train_seconds(known: KnownRuns, records: Sequence[RunRecord]) -> float | Non
 def measure_speed(store: Store, record: RunRecord, name: str, size_pixels: int) -> float:
     """Return how many images a second the submission names here once it is ready, views included."""
     zip_path = output_path(store, record, "submission")
-    evaluated = _manifest(store, record, "evaluate")
+    evaluated = result_of(store, record, "evaluate")
     if zip_path is None:
         return 0.0
     batch_size = int(evaluated.inputs.config["batch_size"])
@@ -124,14 +122,3 @@ def measure_speed(store: Store, record: RunRecord, name: str, size_pixels: int) 
     with accelerator("evaluate", SETTINGS), scratch_folder() as folder:
         write_images(folder / "images.npy", size_pixels, [pixels])
         return run_submission(zip_path, folder / "images.npy", chunk_size=batch_size).images_per_second
-
-
-def _manifest(store: Store, record: RunRecord, stage: str) -> Manifest:
-    found = load_manifest(store, stage, record.key(stage) or "")
-    if found is None:
-        raise StoreError(
-            f"The {stage} of run {record.run} was removed from the store while it was compared.",
-            where=store.url,
-            remedy="Run the same command again: it is computed again.",
-        )
-    return found[0]

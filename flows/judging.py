@@ -14,10 +14,10 @@ from typing import NamedTuple
 from flows.beside import job, key_inputs, note
 from flows.child import Worker
 from flows.engine import look_up
-from flows.record import RunRecord
+from flows.record import RunRecord, result_of
 from infra.draft import Progress, silent
-from infra.errors import StageError, UserError
-from infra.manifest import Manifest, load_manifest
+from infra.errors import StageError
+from infra.manifest import Manifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks import drift
@@ -107,17 +107,11 @@ def _parents(
     store: Store, names: tuple[str, ...], challenger: RunRecord, champion: RunRecord
 ) -> dict[str, Manifest]:
     """Return the results of both runs by the names that the tasks read them under."""
-    manifests: dict[str, Manifest] = {}
-    for name in names:
-        stage = name.removeprefix(OF_CHAMPION)
-        record = champion if name.startswith(OF_CHAMPION) else challenger
-        key = record.key(stage)
-        found = load_manifest(store, stage, key) if key else None
-        if found is None:
-            raise UserError(
-                f"Run {record.run} cannot be judged: it has no result of {stage} in this store.",
-                where=store.url,
-                remedy="Run the command that made it again, and judge that run.",
-            )
-        manifests[name] = found[0]
-    return manifests
+    return {
+        name: result_of(
+            store,
+            champion if name.startswith(OF_CHAMPION) else challenger,
+            name.removeprefix(OF_CHAMPION),
+        )
+        for name in names
+    }

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from flows.beside import job, key_inputs, note
 from flows.child import Worker
 from flows.engine import look_up
-from flows.record import RunRecord
+from flows.record import RunRecord, result_of
 from infra.draft import Progress, silent
-from infra.errors import StageError, UserError
-from infra.manifest import Manifest, load_manifest
+from infra.errors import StageError
+from infra.manifest import Manifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks.label_errors import PAGE_NAME, LabelErrorsConfig, parent_names
@@ -56,8 +56,8 @@ def find_label_errors(
     config = config or LabelErrorsConfig()
     parents: dict[str, Manifest] = {}
     for record, (ingest, evaluate) in zip(records, parent_names(len(records)), strict=True):
-        parents[ingest] = _result(store, record, "ingest")
-        parents[evaluate] = _result(store, record, "evaluate")
+        parents[ingest] = result_of(store, record, "ingest")
+        parents[evaluate] = result_of(store, record, "evaluate")
     inputs = key_inputs(NAME, config, parents, LIBRARIES)
     for record in records:
         record.needs[NAME] = inputs.key
@@ -80,15 +80,3 @@ def find_label_errors(
         record.outputs[OUTPUT] = manifest.object(PAGE_NAME).location
         record.save(store)
     return manifest
-
-
-def _result(store: Store, record: RunRecord, stage: str) -> Manifest:
-    key = record.key(stage)
-    found = load_manifest(store, stage, key) if key else None
-    if found is None:
-        raise UserError(
-            f"Run {record.run} has no result of {stage} in this store.",
-            where=store.url,
-            remedy="Run the same command again: what is missing is computed again.",
-        )
-    return found[0]

@@ -6,7 +6,7 @@ the key holds the model's content and classes, not the run.
 
 from __future__ import annotations
 
-from flows.record import find_run
+from flows.record import find_run, result_of
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError, UserError
 from infra.manifest import Manifest, load_manifest
@@ -72,15 +72,4 @@ def _model(store: Store, name: str, field: str) -> Manifest:
                 remedy="See the keys of a run with: hemaflow show RUN --json",
             )
         return found[0]
-    record = find_run(store, name.removeprefix(RUN))
-    own = record.key("train")
-    found = load_manifest(store, "train", own) if own else None
-    if found is None:
-        raise UserError(
-            f"Run {record.run} has no model.",
-            expected="a run that came to the end of train, and whose results are kept",
-            received=f"{field}={name}, a run that is {record.status}",
-            where=f"{store.url}/runs/{record.run}.json",
-            remedy=f"List the runs with `hemaflow runs`, and name another with --set {field}=….",
-        )
-    return found[0]
+    return result_of(store, find_run(store, name.removeprefix(RUN)), "train")

@@ -53,6 +53,24 @@ def _with_policy(policy: str, document: dict[str, Any]) -> PipelineConfig:
     return change(PipelineConfig.model_validate(document), [f"policy={policy}"])
 
 
+def _small_network(policy: str, epochs: int, warmup_epochs: float = 1.0, **evaluate: Any) -> PipelineConfig:
+    """Return what the recipes for two CPU cores have in common: the hand-built network, from scratch."""
+    return _with_policy(
+        policy,
+        {
+            "train": {
+                "backbone": "cnn",
+                "head_units": [128],
+                "fine_tuning": {"epochs": epochs, "learning_rate": 2e-3},
+                "warmup_epochs": warmup_epochs,
+                "label_smoothing": 0.05,
+                "batch_size": 64,
+            },
+            "evaluate": evaluate,
+        },
+    )
+
+
 def demo() -> tuple[str, PipelineConfig]:
     """A first look: drawn cells and a small network; everything is real but the data.
 
@@ -87,19 +105,7 @@ def cnn() -> tuple[str, PipelineConfig]:
 
     The hand-built network of 0.49 M parameters from scratch, turned and flipped online, six epochs.
     """
-    return "bloodmnist-128", _with_policy(
-        "flips",
-        {
-            "train": {
-                "backbone": "cnn",
-                "head_units": [128],
-                "fine_tuning": {"epochs": 6, "learning_rate": 2e-3},
-                "label_smoothing": 0.05,
-                "batch_size": 64,
-            },
-            "evaluate": {"robustness_images": 600},
-        },
-    )
+    return "bloodmnist-128", _small_network("flips", 6, robustness_images=600)
 
 
 def laptop() -> tuple[str, PipelineConfig]:
@@ -114,19 +120,7 @@ def laptop() -> tuple[str, PipelineConfig]:
     measuring of spoiled images, which `evaluate.robustness_images` keeps short, and without the search,
     which asks about each image of val 26 times more.
     """
-    return "bloodmnist-128", _with_policy(
-        "flips",
-        {
-            "train": {
-                "backbone": "cnn",
-                "head_units": [128],
-                "fine_tuning": {"epochs": 30, "learning_rate": 2e-3},
-                "label_smoothing": 0.05,
-                "batch_size": 64,
-            },
-            "evaluate": {"tta": "search"},
-        },
-    )
+    return "bloodmnist-128", _small_network("flips", 30, tta="search")
 
 
 def laptop_robust() -> tuple[str, PipelineConfig]:
@@ -134,20 +128,7 @@ def laptop_robust() -> tuple[str, PipelineConfig]:
 
     Seven passes over the images and eight spoiled copies of each, turned and flipped online.
     """
-    return "bloodmnist-128", _with_policy(
-        "robust",
-        {
-            "train": {
-                "backbone": "cnn",
-                "head_units": [128],
-                "fine_tuning": {"epochs": 7, "learning_rate": 2e-3},
-                "warmup_epochs": 0.2,
-                "label_smoothing": 0.05,
-                "batch_size": 64,
-            },
-            "evaluate": {"tta": "search"},
-        },
-    )
+    return "bloodmnist-128", _small_network("robust", 7, warmup_epochs=0.2, tta="search")
 
 
 def seed() -> tuple[str, PipelineConfig]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.errors import UserError, nearest
 from infra.fingerprint import ROOT
-from infra.manifest import canonical_json, load_manifest
+from infra.manifest import Manifest, canonical_json, load_manifest
 from infra.store import Store, in_parallel
 
 RECENT = 5
@@ -160,6 +160,24 @@ def find_run(store: Store, run: str = "") -> RunRecord:
             remedy="List them with: hemaflow runs",
         )
     return RunRecord.model_validate_json(store.get(f"runs/{matches[0]}.json"))
+
+
+def result_of(store: Store, record: RunRecord, stage: str) -> Manifest:
+    """Return what a run made, or found, of a stage.
+
+    Raises:
+        UserError: It did not come so far, or the result was removed since.
+    """
+    key = record.key(stage)
+    found = load_manifest(store, stage, key) if key else None
+    if found is None:
+        raise UserError(
+            f"Run {record.run} has no result of {stage} in this store.",
+            received=f"a run that is {record.status}",
+            where=f"{store.url}/runs/{record.run}.json",
+            remedy="Run the command that made it again: what is missing is computed again.",
+        )
+    return found[0]
 
 
 def output_path(store: Store, record: RunRecord, name: str) -> Path | None:

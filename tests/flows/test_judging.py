@@ -6,20 +6,19 @@ import json
 from typing import Any
 
 import pytest
+from here import work_in_this_process
 from pictures import colour_cells, evaluated, ingested, trained
 from results import Call
 
 from flows import judging
 from flows.champion import promote
-from flows.child import Job
 from flows.judging import Judgement, judge
 from flows.lineage import Lineage
 from flows.record import RunRecord, StageRecord, find_run
 from flows.upkeep import collect_garbage
-from infra.draft import Progress, silent
 from infra.errors import UserError
 from infra.local_store import LocalStore
-from infra.manifest import Manifest, StoredObject, load_manifest
+from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks.judge import JudgeConfig
@@ -65,26 +64,10 @@ def runs(store: LocalStore) -> tuple[RunRecord, RunRecord]:
     return champion, challenger
 
 
-class InThisProcess:
-    """A worker that is none, and counts what it does."""
-
-    jobs: list[str]
-
-    def do(self, job: Job, timeout_seconds: float, progress: Progress = silent) -> Manifest | StoredObject:
-        self.jobs.append(job.inputs.stage)
-        return job.run(progress)
-
-    def stop(self) -> None:
-        pass
-
-
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The jobs that were done; without processes of their own, which take their time to start."""
-    done = list[str]()
-    monkeypatch.setattr(InThisProcess, "jobs", done, raising=False)
-    monkeypatch.setattr(judging, "Worker", InThisProcess)
-    return done
+    """The jobs that were done."""
+    return work_in_this_process(monkeypatch, judging)
 
 
 def judged(store: Store, runs: tuple[RunRecord, RunRecord], **arguments: Any) -> Judgement:
@@ -164,7 +147,7 @@ def test_a_run_without_the_results_cannot_be_judged(
 ) -> None:
     champion, challenger = runs
     champion.stages.pop()
-    with pytest.raises(UserError, match=f"{champion.run} cannot be judged: it has no result of evaluate"):
+    with pytest.raises(UserError, match=f"{champion.run} has no result of evaluate"):
         judged(store, runs)
     assert jobs == []
     assert find_run(store, challenger.run).verdict == {}

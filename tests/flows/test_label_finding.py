@@ -9,21 +9,20 @@ from typing import Any
 import pytest
 from commands import start
 from folds import certain, fold_results
+from here import work_in_this_process
 from pictures import colour_cells
 from PIL import Image
 from results import Call
 
 from flows import label_finding, pages
-from flows.child import Job
 from flows.label_finding import find_label_errors
 from flows.label_requests import fold_requests
 from flows.lineage import Lineage
 from flows.record import RunRecord, StageRecord, find_run, output_path
 from flows.upkeep import collect_garbage, verify
-from infra.draft import Progress, silent
 from infra.errors import ConfigError, UserError
 from infra.local_store import LocalStore
-from infra.manifest import Manifest, StoredObject, load_manifest
+from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks.classes import PBC_CLASSES
@@ -60,26 +59,10 @@ def test_what_cannot_be_is_told_before_anything_is_trained(hemaflow: Call) -> No
 # The result in the store
 
 
-class InThisProcess:
-    """A worker that is none, and counts what it does."""
-
-    jobs: list[str]
-
-    def do(self, job: Job, timeout_seconds: float, progress: Progress = silent) -> Manifest | StoredObject:
-        self.jobs.append(job.inputs.stage)
-        return job.run(progress)
-
-    def stop(self) -> None:
-        pass
-
-
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The jobs that were done; without processes of their own, which take their time to start."""
-    done = list[str]()
-    monkeypatch.setattr(InThisProcess, "jobs", done, raising=False)
-    monkeypatch.setattr(label_finding, "Worker", InThisProcess)
-    return done
+    """The jobs that were done."""
+    return work_in_this_process(monkeypatch, label_finding)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_what_cannot_be_started_from_is_a_mistake(store: LocalStore) -> None:
     with pytest.raises(ConfigError, match=r"its backbone is another.*\n.*mobilenetv2\n.*backbone=cnn"):
         starting(store, f"run:{made.run}", backbone="mobilenetv2")
     unfinished = run(store, {"ingest": {"seed": 3}}, until_stage="augment", names=NAMES)
-    with pytest.raises(UserError, match=f"{unfinished.run} has no model"):
+    with pytest.raises(UserError, match=f"{unfinished.run} has no result of train"):
         starting(store, f"run:{unfinished.run}")
 
 
