@@ -87,6 +87,29 @@ _FIFTEEN: Layers = (
     _layer("GaussianNoise", 0.2, stddev=0.08),
 )
 
+# What of it keras.layers can do, about two again: they know no lost pixels, motion or JPEG, and no blur of
+# more than one pixel. [1, 1] is each image: how many are changed is the probability's affair alone.
+_SPOILED_ONLINE: Layers = (
+    _layer("RandomZoom", 0.1, height_factor=[-0.3, 0.4]),
+    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2),
+    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2, fill_mode="constant"),
+    _layer("RandomShear", 0.1, x_factor=0.4, y_factor=0.4),
+    _layer("RandomHue", 0.12, factor=1.0),
+    _layer("RandomSaturation", 0.1, factor=[0.1, 0.8]),
+    _layer("RandomBrightness", 0.12, factor=0.35),
+    _layer("RandomContrast", 0.12, factor=[0.7, 1.0]),
+    _layer("RandomGrayscale", 0.1, factor=1.0),
+    _layer("RandomInvert", 0.06, factor=[1.0, 1.0]),
+    _layer("Solarization", 0.1, threshold_factor=[0.4, 0.9]),
+    _layer("RandomPosterization", 0.08, factor=2),
+    _layer("RandomErasing", 0.12, factor=[1.0, 1.0], scale=[0.1, 0.35]),
+    _layer("RandomErasing", 0.12, factor=[1.0, 1.0], scale=[0.1, 0.35], fill_value=0),
+    _layer("RandomGaussianBlur", 0.1, factor=[1.0, 1.0], kernel_size=7, sigma=[0.5, 1.0]),
+    _layer("RandomGaussianBlur", 0.1, factor=[1.0, 1.0], kernel_size=7, sigma=[1.0, 1.0]),
+    _layer("GaussianNoise", 0.12, stddev=0.05),
+    _layer("GaussianNoise", 0.12, stddev=0.15),
+)
+
 POLICIES: Mapping[str, Policy] = {
     "none": Policy("The images as they are."),
     "flips": Policy("Online: mirrored and turned by any angle; a cell has no way up.", online=_ANY_WAY_ROUND),
@@ -126,6 +149,11 @@ POLICIES: Mapping[str, Policy] = {
         copies=8,
         layers=_SPOILED,
         online=_ANY_WAY_ROUND,
+    ),
+    "robust-online": Policy(
+        "The idea of robust without copies: online as flips, and each image changed anew by about two of 18 "
+        "layers: moved, recoloured, covered, blurred, noisy.",
+        online=(*_ANY_WAY_ROUND, *_SPOILED_ONLINE),
     ),
 }
 """Name → policy."""

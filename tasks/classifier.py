@@ -1,21 +1,22 @@
 """A trained model with all it takes to ask it about the pictures of another data set.
 
 Reads `model.keras` of train and the shards of ingest, batch by batch; writes nothing. Pictures of another
-size than the model's are brought to it as ingest does it.
+size than the model's are brought to it as ingest does it. TensorFlow need not be installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.manifest import Manifest
+from tasks.examples import parse_example, read_records
 from tasks.images import fit
-from tasks.records import read_batches
 from tasks.stage import Parents
 from tasks.views import predict
 
@@ -35,10 +36,13 @@ def split_batches(parents: Parents, ingest: Manifest, split: str, batch_size: in
     if not ingest.facts["num_examples"][split]:
         return
     shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
-    size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
-    for batch in read_batches(shards, size, num_classes, batch_size):
-        ids = [image_id.decode() for image_id in batch["id"].numpy()]
-        yield Batch(ids, batch["image"].numpy(), batch["label"].numpy().argmax(1).astype(np.int64))
+    size = int(ingest.facts["image_size_pixels"])
+    examples = (parse_example(record) for shard in shards for record in read_records(shard))
+    while batch := list(islice(examples, batch_size)):
+        ids = [bytes(example["id"]).decode() for example in batch]
+        pixels = np.frombuffer(b"".join(bytes(example["image"]) for example in batch), np.uint8)
+        labels = np.array([example["label"] for example in batch]).argmax(1).astype(np.int64)
+        yield Batch(ids, pixels.reshape(-1, size, size, 3), labels)
 
 
 def resized(images: NDArray[np.uint8], size_pixels: int) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ Reads the source that --data names. Writes
 
 Guarantees: nothing is dropped without a finding; a picture and its near duplicates are in one split, unless
 the source itself has them in two; the same content gives the same bytes, in whatever order it is listed;
-memory does not grow with the number of images, but for their hashes.
+memory does not grow with the number of images, but for their hashes. Images in files need no TensorFlow.
 
 With a reference set (tasks/reference.py), the test split is that set, whatever the source holds: what of the
 source is a picture of it, or nearly, is dropped, and the rest is divided into train and val. A split `test`
@@ -39,9 +39,10 @@ from infra.errors import DataError
 from infra.manifest import Manifest
 from infra.settings import current_settings
 from tasks.cleaning import Cleaned, Hashed, clean, perceptual_hash
+from tasks.examples import encode_example, write_records
 from tasks.images import Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
-from tasks.records import encode, one_hot, record_bytes, shard_name, write_shard
+from tasks.records import one_hot, record_bytes, shard_name
 from tasks.reference import absolute, check_reference, open_reference, reference_sha256, result_key
 from tasks.scratch import scratch_folder
 from tasks.sources import Finding, Item, Source, open_source
@@ -302,10 +303,10 @@ def _write_split(
 
     def records(shard_rows: Sequence[Row]) -> Iterable[bytes]:
         for row, pixels in zip(shard_rows, _in_order(read, shard_rows), strict=True):
-            yield encode(row.id, pixels, one_hot(row.label, num_classes))
+            yield encode_example(row.id, pixels, one_hot(row.label, num_classes))
 
     for number in range(num_shards):
-        count = write_shard(path, records(rows[number * per_shard : (number + 1) * per_shard]))
+        count = write_records(path, records(rows[number * per_shard : (number + 1) * per_shard]))
         draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
         draft.progress(number + 1, num_shards, f"writing {split}")
 

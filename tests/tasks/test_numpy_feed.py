@@ -1,4 +1,4 @@
-"""The feed for other Keras backends: the laws of test_feed.py, and that TensorFlow is not needed."""
+"""Records and feed for other Keras backends: those of TensorFlow, which is not needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pictures import SIZE, parents
 from infra.local_store import LocalStore
 from tasks import feed, records
 from tasks.arriving import ArrivingShards
-from tasks.examples import parse_example, read_records
+from tasks.examples import crc32c, encode_example, parse_example, read_records, write_records
 from tasks.numpy_feed import training_batches, validation_batches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +84,32 @@ def test_records_are_read_as_tensorflow_reads_them(tmp_path: Path) -> None:
         assert features["id"] == decoded["id"].numpy()[0]
         assert features["image"] == decoded["image"].numpy().tobytes()
         np.testing.assert_array_equal(features["label"], decoded["label"].numpy()[0])
+
+
+def test_records_are_written_as_tensorflow_writes_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for id_length, size, num_classes in ((0, 1, 1), (1, 5, 2), (30, 96, 8), (200, 96, 40)):
+        image, label = (
+            rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
+            rng.random(num_classes, np.float32),
+        )
+        image = image[::-1, ::-1]  # not as it lies in memory
+        made.append(encode_example("ä" * id_length, image, label))
+        assert made[-1] == records.encode("ä" * id_length, image, label)
+    made += [b"", b"a", rng.bytes(4097)]
+    assert (
+        write_records(tmp_path / "ours", made) == records.write_shard(tmp_path / "theirs", made) == len(made)
+    )
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_checksums_are_those_of_the_standard() -> None:
+    # RFC 3720, B.4, and the check value of every catalogue of CRCs.
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+    assert crc32c(b"123456789") == 0xE3069283
 
 
 TRAINING = """
