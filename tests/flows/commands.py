@@ -65,7 +65,12 @@ def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]
 
 def run(environment: dict[str, str], store: Store, *changes: str) -> Done:
     process = start(environment, "run", "--store", store.url, "--json", *SMALL, *changes)
-    out, err = process.communicate(timeout=400)
+    try:
+        out, err = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, err = process.communicate()
+        pytest.fail(f"not ended after 400 s; the last it said: {err[-2000:]}")
     return Done(process.returncode, json.loads(out) if out else {}, err)
 
 
