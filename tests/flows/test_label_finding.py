@@ -208,7 +208,7 @@ def test_the_command_puts_flipped_labels_at_the_top(
     def look() -> dict[str, Any]:
         arguments = ["--data", data, "--store", store.url, "--json", *SMALL]
         process = start(served, "label-errors", *arguments)
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         assert err.splitlines()[-1] == "imported: prefect"
         document: dict[str, Any] = json.loads(out)

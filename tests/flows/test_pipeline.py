@@ -94,7 +94,7 @@ def test_a_comparison_trains_nothing_again_and_ranks(
 ) -> None:
     arguments = ["--recipes", "demo", "--plot", str(tmp_path / "plot.png"), "--store", str(whole.store.root)]
     compare = start(served, "compare", *arguments, "--json", *SMALL)
-    out, err = compare.communicate(timeout=400)
+    out, err = compare.communicate(timeout=900)
     assert compare.returncode == 0, err
     [member] = json.loads(out)
     assert member["name"] == "demo"
@@ -115,7 +115,7 @@ def test_the_models_of_a_policys_seeds_are_averaged_and_compared(
     changes = [part for change in quick for part in ("--set", change)]
     arguments = ["--policies", "none", "--seeds", "2", "--ensembles", "--store", str(whole.store.root)]
     compare = start(served, "compare", *arguments, "--json", *SMALL, *changes)
-    out, err = compare.communicate(timeout=400)
+    out, err = compare.communicate(timeout=900)
     assert compare.returncode == 0, err
     members = {member["name"]: member for member in json.loads(out)}
     assert set(members) == {"demo, none", "demo, none, ensemble of 2"}

@@ -46,6 +46,7 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
         logs.close()
 
 
+@pytest.mark.timeout(1500)
 def test_shards_are_written_by_a_cluster(
     served: dict[str, str], cluster: str, cells: str, tmp_path: Path
 ) -> None:
