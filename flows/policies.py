@@ -43,9 +43,8 @@ _ANY_WAY_ROUND: Layers = (
     _layer("RandomRotation", factor=0.5, fill_mode="reflect", interpolation="nearest"),
 )
 
-# About two of them change each copy. In the order of a picture's making: where the cell lies, its stain and
-# light, what covers it, the lens, the camera, the file.
-_SPOILED: Layers = (
+# By keras-cv and by keras.layers alike: layers and arguments have the same names in both.
+_MOVED_AND_RECOLOURED: Layers = (
     _layer("RandomZoom", 0.1, height_factor=[-0.3, 0.4]),
     _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2),
     _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2, fill_mode="constant"),
@@ -54,6 +53,12 @@ _SPOILED: Layers = (
     _layer("RandomSaturation", 0.1, factor=[0.1, 0.8]),
     _layer("RandomBrightness", 0.12, factor=0.35),
     _layer("RandomContrast", 0.12, factor=[0.7, 1.0]),
+)
+
+# About two of them change each copy. In the order of a picture's making: where the cell lies, its stain and
+# light, what covers it, the lens, the camera, the file.
+_SPOILED: Layers = (
+    *_MOVED_AND_RECOLOURED,
     _layer("RandomChannelShift", 0.1, factor=0.3),
     _layer("ChannelShuffle", 0.1, groups=3),
     _layer("ChannelDrop", 0.08),
@@ -90,14 +95,7 @@ _FIFTEEN: Layers = (
 # What of it keras.layers can do, about two again: they know no lost pixels, motion or JPEG, and no blur of
 # more than one pixel. [1, 1] is each image: how many are changed is the probability's affair alone.
 _SPOILED_ONLINE: Layers = (
-    _layer("RandomZoom", 0.1, height_factor=[-0.3, 0.4]),
-    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2),
-    _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2, fill_mode="constant"),
-    _layer("RandomShear", 0.1, x_factor=0.4, y_factor=0.4),
-    _layer("RandomHue", 0.12, factor=1.0),
-    _layer("RandomSaturation", 0.1, factor=[0.1, 0.8]),
-    _layer("RandomBrightness", 0.12, factor=0.35),
-    _layer("RandomContrast", 0.12, factor=[0.7, 1.0]),
+    *_MOVED_AND_RECOLOURED,
     _layer("RandomGrayscale", 0.1, factor=1.0),
     _layer("RandomInvert", 0.06, factor=[1.0, 1.0]),
     _layer("Solarization", 0.1, threshold_factor=[0.4, 0.9]),

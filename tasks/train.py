@@ -136,7 +136,8 @@ class TrainConfig(StageConfig):
     """
     average_epochs: NonNegativeInt = 0
     """Of the last phase, how many last epochs' weights are averaged (tasks/averaging.py): what comes of it is
-    validated, and kept where it is better than the best epoch; 0 averages none."""
+    validated, and kept where it is better than the best epoch; 0 averages none. A phase that early stopping
+    ends before them has no such epochs."""
     mixed_precision: Literal["off", "auto"] = "auto"
     """`auto` computes in half precision on a GPU (bfloat16 where it can, else float16), never on a CPU."""
     batch_size: PositiveInt = 64

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
+_DIHEDRAL = (
+    "identity",
+    "rotate-90",
+    "rotate-180",
+    "rotate-270",
+    "flip-horizontal",
+    "flip-vertical",
+    "transpose",
+    "anti-transpose",
+)
 PRESETS: dict[str, tuple[str, ...]] = {
     "none": ("identity",),
     "flips": ("identity", "flip-horizontal", "flip-vertical", "rotate-180"),
-    "dihedral": (
-        "identity",
-        "rotate-90",
-        "rotate-180",
-        "rotate-270",
-        "flip-horizontal",
-        "flip-vertical",
-        "transpose",
-        "anti-transpose",
-    ),
+    "dihedral": _DIHEDRAL,
     # The nine views of the competition entry that this project began as, from its published report.
     "seed": (
         "identity",
@@ -39,14 +40,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     ),
     # What a search may choose from: every way to lay a cell, and small errors of cutting it out.
     "wide": (
-        "identity",
-        "rotate-90",
-        "rotate-180",
-        "rotate-270",
-        "flip-horizontal",
-        "flip-vertical",
-        "transpose",
-        "anti-transpose",
+        *_DIHEDRAL,
         "crop-0.9",
         "shrink-0.9",
         "shift-x+3",
