@@ -44,6 +44,7 @@ def comparison(
     policies: tuple[str, ...] = (),
     seeds: Annotated[int, Field(ge=1, le=20)] = 1,
     ensembles: bool = False,
+    equal_steps: bool = False,
     data: str = "",
     changes: tuple[str, ...] = (),
     store: str = "",
@@ -56,6 +57,7 @@ def comparison(
         policies: Augmentation policies that every recipe is trained with, instead of its own layers.
         seeds: How many seeds each is trained with, from 0 on.
         ensembles: Whether, with several seeds, the mean of the models of each is a member of its own.
+        equal_steps: Whether each policy gets the epochs that make its steps those of the recipe's own layers.
         data: The source of the images; each recipe's own where empty.
         changes: Changes to the config of every recipe, each `stage.field=value`.
         store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
@@ -64,7 +66,14 @@ def comparison(
         opened = open_store(store or SETTINGS.store)
         members = []
         for contender in contenders(
-            recipes, backbones, policies, seeds=seeds, data=data, changes=changes, store=store
+            recipes,
+            backbones,
+            policies,
+            seeds=seeds,
+            equal_steps=equal_steps,
+            data=data,
+            changes=changes,
+            store=store,
         ):
             records = [blood_cell_training(**request.model_dump()) for request in contender.requests]
             members.append(member(opened, contender.name, records))

@@ -32,6 +32,12 @@ def compare(
     ensembles: Annotated[
         bool, typer.Option("--ensembles", help="With several seeds, the mean of each one's models too.")
     ] = False,
+    equal_steps: Annotated[
+        bool,
+        typer.Option(
+            "--equal-steps", help="Fewer epochs for a policy with more copies: as many steps for each."
+        ),
+    ] = False,
     data: Data = "",
     changes: Changes = None,
     plot_file: Annotated[
@@ -54,6 +60,7 @@ def compare(
             policies=with_policies,
             seeds=seeds,
             ensembles=ensembles,
+            equal_steps=equal_steps,
             data=data,
             changes=with_changes,
             store=store,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from flows.run import RunRequest
+from flows.stages import PipelineConfig
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,15 @@ def contenders(
     policies: Sequence[str] = (),
     *,
     seeds: int = 1,
+    equal_steps: bool = False,
     data: str = "",
     changes: Sequence[str] = (),
     store: str = "",
 ) -> list[Contender]:
     """Return every recipe with every backbone and augmentation policy, or its own where none is named.
+
+    Where steps are to be equal, a policy that makes more copies than the recipe has fewer epochs for it, and
+    one that makes fewer has more, so that each is trained on as many images as whole epochs allow.
 
     Raises:
         ConfigError: There is no such recipe, backbone, policy or field: told before anything is trained.
@@ -49,6 +54,10 @@ def contenders(
     for recipe, backbone, policy in product(recipes, backbones or ("",), policies or ("",)):
         varied = {"train.backbone": backbone, "policy": policy}
         own = (*changes, *(f"{field}={value}" for field, value in varied.items() if value))
+        if equal_steps:
+            plain = RunRequest(recipe=recipe, data=data, changes=tuple(changes), store=store)
+            changed = plain.model_copy(update={"changes": own})
+            own = (*own, *_as_many_steps(plain.pipeline_config(), changed.pipeline_config()))
         requests = tuple(
             RunRequest(recipe=recipe, data=data, changes=(*own, f"train.seed={seed}"), store=store)
             for seed in range(seeds)
@@ -57,3 +66,18 @@ def contenders(
             request.pipeline_config()
         found.append(Contender(", ".join(filter(None, (recipe, backbone, policy))), requests))
     return found
+
+
+def _as_many_steps(plain: PipelineConfig, changed: PipelineConfig) -> list[str]:
+    """Return what gives the changed config the steps of the plain one, its warm-up's too."""
+    ratio = plain.augment.records_per_image / changed.augment.records_per_image
+    if ratio == 1.0:
+        return []
+    epochs = {
+        "transfer": changed.train.transfer.epochs,
+        "fine_tuning": changed.train.fine_tuning.epochs,
+    }
+    return [
+        *(f"train.{phase}.epochs={max(1, round(ratio * n))}" for phase, n in epochs.items() if n),
+        f"train.warmup_epochs={ratio * changed.train.warmup_epochs:.6g}",
+    ]

@@ -114,6 +114,20 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
     assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
 
 
+def test_steps_can_be_made_equal_whatever_a_policy_copies() -> None:
+    found = contenders(
+        ["laptop"],
+        policies=["none", "randaugment", "robust"],
+        equal_steps=True,
+        changes=["train.fine_tuning.epochs=14", "train.transfer.epochs=1", "train.warmup_epochs=0.7"],
+    )
+    trained = [one.requests[0].pipeline_config().train for one in found]
+    # 1, 7 and 9 records of each image: 14, 14 and 18 of them in all, the whole epochs nearest to 14.
+    assert [train.fine_tuning.epochs for train in trained] == [14, 2, 2]
+    assert [train.transfer.epochs for train in trained] == [1, 1, 1]
+    assert [train.warmup_epochs for train in trained] == pytest.approx([0.7, 0.1, 0.7 / 9], abs=1e-6)
+
+
 def test_a_contender_that_cannot_be_is_told_before_anything_is_trained() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'cnn'"):
         contenders(["demo"], ["cnn", "cnnn"])
