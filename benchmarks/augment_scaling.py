@@ -30,8 +30,9 @@ from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest, StoredObject
 from infra.store import Store
 from tasks.augment import AugmentConfig, finish, plan, write
+from tasks.examples import write_records
 from tasks.layers import LayerConfig
-from tasks.records import encode, one_hot, shard_name, write_shard
+from tasks.records import encode, one_hot, shard_name
 from tasks.shards import Shard
 from tasks.stage import Parents
 
@@ -70,7 +71,7 @@ def ingested(store: Store, num: int, size: int) -> Manifest:
         for file in range(num_files):
             first, end = file * FILE_RECORDS, min(num, (file + 1) * FILE_RECORDS)
             path = Path(folder) / shard_name("train", file, num_files)
-            write_shard(path, pictures(first, end, size))
+            write_records(path, pictures(first, end, size))
             draft.put_file(path.name, path, num_records=end - first)
             path.unlink()
     return draft.commit(

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,14 @@ from infra.draft import Draft
 from infra.errors import DataError, StageError
 from infra.manifest import Manifest, StoredObject
 from tasks.chain import chain_of
+from tasks.examples import read_records, write_records
 from tasks.layers import LayerConfig
 from tasks.preview import Example, draw_sheet
-from tasks.records import decode, encode, record_bytes, write_shard
+from tasks.records import Record, encode, parse, read_shards, record_bytes
 from tasks.scratch import scratch_folder
 from tasks.shards import Shard, plan_shards, spans
 from tasks.stage import Parents, StageConfig
 
-READ_BATCH = 256
-"""Records decoded at once; it changes no byte."""
 PREVIEW_COLUMNS = 8
 """Pictures of each class on the preview sheet."""
 
@@ -88,11 +88,10 @@ def write(parents: Parents, config: AugmentConfig, draft: Draft, shard: Shard) -
     complete = draft.committed_part(shard.name)
     if complete is not None:
         return complete
-    _settle_runtime()
     with scratch_folder() as folder:
         path = folder / shard.name
         records = _records(_read(parents, shard.first, shard.num_images), config, shard)
-        num_records = write_shard(path, (encode(*record) for record in records))
+        num_records = write_records(path, (encode(*record) for record in records))
         stored = draft.put_file(shard.name, path, num_records=num_records)
     return draft.commit_part(stored)
 
@@ -107,7 +106,6 @@ def finish(parents: Parents, config: AugmentConfig, draft: Draft, parts: Sequenc
             received=f"{len(parts)}",
             remedy="Run the same command again.",
         )
-    _settle_runtime()
     for part in parts:
         draft.adopt(part)
     draft.put("preview.png", _preview(parents, config, {part.name: part for part in parts}))
@@ -143,11 +141,11 @@ def _read(parents: Parents, first: int, num: int) -> _Images:
     size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
     images = _Images([], np.empty((num, size, size, 3), np.uint8), np.empty((num, num_classes), np.float32))
     for span in spans([file.num_records for file in files], first, num):
-        path = parents.path(files[span.file])
-        for batch in _batches(path, size, num_classes, span.skip, span.take):
-            start, end = len(images.ids), len(images.ids) + len(batch["id"])
-            images.ids.extend(image_id.decode() for image_id in batch["id"])
-            images.pixels[start:end], images.labels[start:end] = batch["image"], batch["label"]
+        records = read_records(parents.path(files[span.file]))
+        for read in islice(records, span.skip, span.skip + span.take):
+            record, place = parse(read, size), len(images.ids)
+            images.ids.append(record.id)
+            images.pixels[place], images.labels[place] = record.image, record.label
     if len(images.ids) != num:
         raise StageError(
             "The training records end too early.",
@@ -156,17 +154,6 @@ def _read(parents: Parents, first: int, num: int) -> _Images:
             remedy="Run with --from ingest to build them again.",
         )
     return images
-
-
-def _batches(
-    path: Path, size: int, num_classes: int, skip: int = 0, take: int = -1
-) -> Iterator[dict[str, Any]]:
-    """Yield decoded batches of `take` records of a file, -1 for all, after the first `skip`."""
-    import tensorflow as tf
-
-    records = tf.data.TFRecordDataset(str(path), buffer_size=1 << 20).skip(skip).take(take)
-    batches = records.batch(READ_BATCH).map(lambda batch: decode(batch, size, num_classes))
-    yield from batches.as_numpy_iterator()
 
 
 def _records(
@@ -194,6 +181,7 @@ def _augment(
     shard: Shard,
 ) -> None:
     """Augment in place those records that are at `places`, batch after batch."""
+    _settle_runtime()
     layers = tuple(layer.model_dump_json() for layer in config.layers)
     chain = chain_of(layers, config.batch_size, pixels.shape[1], labels.shape[1])
     for batch, start in enumerate(range(0, len(places), config.batch_size)):
@@ -221,13 +209,6 @@ def _settle_runtime() -> None:
         tf.config.set_visible_devices([], "GPU")
 
 
-class _Source(NamedTuple):
-    place: int
-    id: str
-    image: NDArray[np.uint8]
-    label: NDArray[np.float32]
-
-
 def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObject]) -> bytes:
     """Draw a row for each class: its first images, each with copies beside it, as a PNG."""
     facts, shards = parents["ingest"].facts, plan(parents, config)
@@ -237,43 +218,33 @@ def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObj
         facts["classes"], _first_of_each_class(parents, PREVIEW_COLUMNS // (1 + num_shown)), strict=True
     ):
         examples: list[Example] = []
-        for source in sources:
+        for place, source in sources:
             examples.append(Example("original", source.image, source.label))
-            shard = next(s for s in shards if s.first <= source.place < s.first + s.num_images)
-            path = parents.path(parts[shard.name])
+            shard = next(s for s in shards if s.first <= place < s.first + s.num_images)
             wanted = {f"{source.id}#{copy}": copy for copy in range(1, num_shown + 1)}
-            found = _find(path, facts["image_size_pixels"], len(facts["classes"]), set(wanted))
-            examples.extend(Example(f"copy {wanted[key]}", *found[key]) for key in wanted)
+            found = _find(parents.path(parts[shard.name]), facts["image_size_pixels"], wanted.keys())
+            copies = ((f"copy {wanted[key]}", found[key]) for key in wanted)
+            examples.extend(Example(title, copy.image, copy.label) for title, copy in copies)
         rows.append((name, examples))
     return draw_sheet(rows, facts["classes"])
 
 
-def _first_of_each_class(parents: Parents, num: int) -> list[list[_Source]]:
-    """Return the first `num` training images of each class, or those there are, in bounded memory."""
+def _first_of_each_class(parents: Parents, num: int) -> list[list[tuple[int, Record]]]:
+    """Return the first `num` training images of each class, or those there are, each with its row."""
     ingested = parents["ingest"]
-    size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
-    found: list[list[_Source]] = [[] for _ in range(num_classes)]
-    place = 0
-    for file in ingested.matching("train-"):
-        for batch in _batches(parents.path(file), size, num_classes):
-            for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
-                sources = found[int(label.argmax())]
-                if len(sources) < num:
-                    sources.append(_Source(place, key.decode(), image, label))
-                place += 1
-            if all(len(sources) == num for sources in found):
-                return found
+    size = ingested.facts["image_size_pixels"]
+    found: list[list[tuple[int, Record]]] = [[] for _ in ingested.facts["classes"]]
+    files = (parents.path(file) for file in ingested.matching("train-"))
+    for place, record in enumerate(read_shards(files, size)):
+        sources = found[int(record.label.argmax())]
+        if len(sources) < num:
+            sources.append((place, record))
+        elif all(len(sources) == num for sources in found):
+            break
     return found
 
 
-def _find(
-    path: Path, size: int, num_classes: int, wanted: set[str]
-) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Return image and label of the records of a shard that have one of the wanted ids."""
-    found = {}
-    if wanted:
-        for batch in _batches(path, size, num_classes):
-            for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
-                if key.decode() in wanted:
-                    found[key.decode()] = (image, label)
-    return found
+def _find(path: Path, size: int, wanted: Collection[str]) -> dict[str, Record]:
+    """Return the records of a shard that have one of the wanted ids."""
+    records = read_shards([path], size) if wanted else ()
+    return {record.id: record for record in records if record.id in wanted}

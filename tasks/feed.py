@@ -55,7 +55,6 @@ def training_batches(
         return numpy_feed.training_batches(
             shards,
             image_size_pixels,
-            num_classes,
             batch_size=batch_size,
             shuffle_buffer_images=shuffle_buffer_images,
             interleaved_shards=INTERLEAVED_SHARDS,
@@ -96,7 +95,7 @@ def validation_batches(
 ) -> Any:
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     if not _tensorflow():
-        return numpy_feed.validation_batches(shards, image_size_pixels, num_classes, batch_size)
+        return numpy_feed.validation_batches(shards, image_size_pixels, batch_size)
     import tensorflow as tf
 
     shards.fetch(range(len(shards)))

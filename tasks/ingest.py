@@ -39,10 +39,10 @@ from infra.errors import DataError
 from infra.manifest import Manifest
 from infra.settings import current_settings
 from tasks.cleaning import Cleaned, Hashed, clean, perceptual_hash
-from tasks.examples import encode_example, write_records
+from tasks.examples import write_records
 from tasks.images import Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
-from tasks.records import one_hot, record_bytes, shard_name
+from tasks.records import encode, one_hot, record_bytes, shard_name
 from tasks.reference import absolute, check_reference, open_reference, reference_sha256, result_key
 from tasks.scratch import scratch_folder
 from tasks.sources import Finding, Item, Source, open_source
@@ -303,7 +303,7 @@ def _write_split(
 
     def records(shard_rows: Sequence[Row]) -> Iterable[bytes]:
         for row, pixels in zip(shard_rows, _in_order(read, shard_rows), strict=True):
-            yield encode_example(row.id, pixels, one_hot(row.label, num_classes))
+            yield encode(row.id, pixels, one_hot(row.label, num_classes))
 
     for number in range(num_shards):
         count = write_records(path, records(rows[number * per_shard : (number + 1) * per_shard]))

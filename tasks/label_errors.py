@@ -36,10 +36,11 @@ from pydantic import PositiveInt
 from infra.draft import Draft
 from infra.errors import DataError
 from infra.manifest import Manifest
+from tasks.examples import record_places
 from tasks.index import read_index
 from tasks.label_errors_page import Candidate, PageInputs, render
 from tasks.predictions import read_predictions
-from tasks.records import read_image, record_places
+from tasks.records import parse
 from tasks.stage import Parents, StageConfig
 
 CSV_NAME, PAGE_NAME = "label-errors.csv", "label-errors.html"
@@ -220,6 +221,6 @@ def _pictures(
         )
         for row, place in zip(rows, places, strict=True):
             if row.id in wanted:
-                found[row.id] = read_image(place, int(ingest.facts["image_size_pixels"]))
+                found[row.id] = parse(place.read(), int(ingest.facts["image_size_pixels"])).image
                 draft.progress(len(found), len(candidates), "pictures of candidates")
     return found

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.arriving import ArrivingShards
-from tasks.examples import parse_example, read_records
+from tasks.examples import read_records
+from tasks.records import batched
 
 Batch = tuple[NDArray[Any], ...]
 
@@ -22,7 +23,6 @@ Batch = tuple[NDArray[Any], ...]
 def training_batches(
     shards: ArrivingShards,
     image_size_pixels: int,
-    num_classes: int,
     *,
     batch_size: int,
     shuffle_buffer_images: int,
@@ -38,18 +38,17 @@ def training_batches(
     shards.fetch(order)
     records = _interleaved((read_records(shards.path(place)) for place in order), interleaved_shards)
     shuffled = islice(_shuffled(records, shuffle_buffer_images, rng), first_step * batch_size, None)
-    for pixels, labels in _batches(shuffled, image_size_pixels, num_classes, batch_size):
-        weights = (labels @ np.array(class_weights, np.float32),) if class_weights else ()
-        yield (pixels, labels, *weights)
+    for batch in batched(shuffled, image_size_pixels, batch_size):
+        weights = (batch.labels @ np.array(class_weights, np.float32),) if class_weights else ()
+        yield (batch.images, batch.labels, *weights)
 
 
-def validation_batches(
-    shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
-) -> Iterator[Batch]:
+def validation_batches(shards: ArrivingShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
     """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     shards.fetch(range(len(shards)))
     records = (record for place in range(len(shards)) for record in read_records(shards.path(place)))
-    yield from _batches(records, image_size_pixels, num_classes, batch_size)
+    for batch in batched(records, image_size_pixels, batch_size):
+        yield batch.images, batch.labels
 
 
 def _interleaved(sources: Iterator[Iterator[bytes]], at_once: int) -> Iterator[bytes]:
@@ -77,14 +76,3 @@ def _shuffled(records: Iterable[bytes], buffer_size: int, rng: np.random.Generat
         yield record
     for place in rng.permutation(len(buffer)):
         yield buffer[place]
-
-
-def _batches(
-    records: Iterable[bytes], image_size_pixels: int, num_classes: int, batch_size: int
-) -> Iterator[Batch]:
-    shape = (-1, image_size_pixels, image_size_pixels, 3)
-    source = iter(records)
-    while batch := [parse_example(record) for record in islice(source, batch_size)]:
-        pixels = np.frombuffer(b"".join(bytes(features["image"]) for features in batch), np.uint8)
-        labels = np.array([features["label"] for features in batch], np.float32)
-        yield pixels.reshape(shape), labels.reshape(-1, num_classes)

@@ -1,34 +1,45 @@
-"""The TFRecord schema: encode beside decode, for every stage that writes or reads records.
+"""The schema of records: encode beside parse and decode, for every stage that writes or reads them.
 
-A record is one image with its label distribution:
+A record is a tf.train.Example (tasks/examples.py) of one image with its label distribution:
 
     id      bytes      the image's id in the index; an augmented copy's is `<id>#<copy>`
     image   bytes      the pixels, uint8[H, W, 3], row by row
     label   float32[C] a distribution over the classes: one-hot, or soft after CutMix/MixUp
 
-H, W and C are facts of the manifest (`image_size_pixels`, `classes`), not of each record.
+H, W and C are facts of the manifest (`image_size_pixels`, `classes`), not of each record. The fast feed of
+training decodes with TensorFlow; all else does without.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.examples import encode_example, parse_example, read_records
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-class Place(NamedTuple):
-    """Where one record lies."""
+class Record(NamedTuple):
+    """One image."""
 
-    path: Path
-    offset_bytes: int
-    size_bytes: int
+    id: str
+    image: NDArray[np.uint8]  # [H, W, 3]
+    label: NDArray[np.float32]  # [C]
+
+
+class Batch(NamedTuple):
+    """Several images."""
+
+    ids: list[str]
+    images: NDArray[np.uint8]  # [B, H, W, 3]
+    labels: NDArray[np.float32]  # [B, C]
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
@@ -50,57 +61,36 @@ def one_hot(label: int, num_classes: int) -> NDArray[np.float32]:
 
 def encode(image_id: str, image: NDArray[np.uint8], label: NDArray[np.float32]) -> bytes:
     """Encode one record. The image is uint8[H, W, 3], the label float32[C]."""
-    import tensorflow as tf
-
-    def feature(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    example = tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                "id": feature(image_id.encode()),
-                "image": feature(np.ascontiguousarray(image, np.uint8).tobytes()),
-                "label": tf.train.Feature(float_list=tf.train.FloatList(value=label.tolist())),
-            }
-        )
+    return encode_example(
+        {
+            "id": image_id.encode(),
+            "image": np.ascontiguousarray(image, np.uint8).tobytes(),
+            "label": np.asarray(label, np.float32),
+        }
     )
-    return bytes(example.SerializeToString(deterministic=True))
 
 
-def write_shard(path: Path, records: Iterable[bytes]) -> int:
-    """Write encoded records to a TFRecord file; return how many there were."""
-    import tensorflow as tf
-
-    count = 0
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-            count += 1
-    return count
+def parse(record: bytes, image_size_pixels: int) -> Record:
+    """Return what `encode` was given."""
+    features = parse_example(record)
+    pixels = np.frombuffer(bytes(features["image"]), np.uint8)
+    image = pixels.reshape(image_size_pixels, image_size_pixels, 3)
+    return Record(bytes(features["id"]).decode(), image, np.asarray(features["label"], np.float32))
 
 
-def record_places(path: Path) -> Iterator[Place]:
-    """Yield where the records of a TFRecord file lie, in order; of the file only their lengths are read.
-
-    A record is framed as uint64 length, uint32 CRC, data, uint32 CRC
-    (tensorflow.org/tutorials/load_data/tfrecord).
-    """
-    with path.open("rb") as file:
-        while header := file.read(12):
-            (size_bytes,) = struct.unpack("<Q", header[:8])
-            yield Place(path, file.tell(), size_bytes)
-            file.seek(size_bytes + 4, 1)
+def read_shards(paths: Iterable[Path], image_size_pixels: int) -> Iterator[Record]:
+    """Yield the records of TFRecord files in their order, one in memory at a time."""
+    for path in paths:
+        for record in read_records(path):
+            yield parse(record, image_size_pixels)
 
 
-def read_image(place: Place, image_size_pixels: int) -> NDArray[np.uint8]:
-    """Return the image of one record as uint8[H, W, 3]."""
-    import tensorflow as tf
-
-    with place.path.open("rb") as file:
-        file.seek(place.offset_bytes)
-        example = tf.train.Example.FromString(file.read(place.size_bytes))
-    pixels = example.features.feature["image"].bytes_list.value[0]
-    return np.frombuffer(pixels, np.uint8).reshape(image_size_pixels, image_size_pixels, 3)
+def batched(records: Iterable[bytes], image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
+    """Yield records in batches, in their order, the last as large as it comes."""
+    source = iter(records)
+    while parsed := [parse(record, image_size_pixels) for record in islice(source, batch_size)]:
+        ids, images, labels = zip(*parsed, strict=True)
+        yield Batch(list(ids), np.stack(images), np.stack(labels))
 
 
 def decode(records: Any, image_size_pixels: int, num_classes: int) -> dict[str, tf.Tensor]:
@@ -128,21 +118,3 @@ def decode(records: Any, image_size_pixels: int, num_classes: int) -> dict[str, 
     num_bytes = image_size_pixels * image_size_pixels * 3
     pixels = tf.io.decode_raw(parsed["image"], tf.uint8, fixed_length=num_bytes)
     return {"id": parsed["id"], "image": tf.reshape(pixels, (-1, *shape)), "label": parsed["label"]}
-
-
-def read_batches(
-    paths: Sequence[Path], image_size_pixels: int, num_classes: int, batch_size: int
-) -> tf.data.Dataset:
-    """Return a dataset of decoded batches (see `decode`) in file order, in bounded memory."""
-    import tensorflow as tf
-
-    records = tf.data.TFRecordDataset([str(path) for path in paths], buffer_size=8 << 20)
-    return (
-        records.batch(batch_size)
-        .map(
-            lambda batch: decode(batch, image_size_pixels, num_classes),
-            num_parallel_calls=2,
-            deterministic=True,
-        )
-        .prefetch(2)
-    )

@@ -20,8 +20,9 @@ from infra.errors import DataError
 from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
 from infra.store import Store
+from tasks.examples import Place, record_places
 from tasks.index import read_index
-from tasks.records import Place, read_image, record_places
+from tasks.records import parse
 from tasks.sources import Item, Scan, Source, open_source
 
 RESULT = "ingest:"
@@ -162,7 +163,7 @@ class IngestedTest(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
-        return read_image(self._places[ref], self._size_pixels)
+        return parse(self._places[ref].read(), self._size_pixels).image
 
 
 def _ingested(store: Store, key: str) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ def scratch_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hemaflow-") as name:
         try:
             yield Path(name).resolve()
-        except Exception as error:
-            if not _is_full(error):
+        except OSError as error:
+            if error.errno not in FULL:
                 raise
             raise StoreFull(
                 "The disk for temporary files is full: what was being written was not kept.",
@@ -29,11 +28,3 @@ def scratch_folder() -> Iterator[Path]:
                 where=name,
                 remedy="Free some space, or set TMPDIR to a larger disk; then run the same command.",
             ) from error
-
-
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    # TensorFlow raises errors of its own, which end in the system's words.
-    own = type(error).__module__.startswith("tensorflow")
-    return own and any(os.strerror(number) in str(error) for number in FULL)

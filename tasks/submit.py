@@ -27,9 +27,10 @@ from infra.draft import Draft
 from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from tasks.calibration import fit_temperature
+from tasks.examples import read_records
 from tasks.metrics import scores
 from tasks.predictions import Reported, read_predictions
-from tasks.records import read_batches
+from tasks.records import batched
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
 from tasks.submission import model_code, pack, run_submission, write_images
@@ -144,11 +145,10 @@ def _model(parents: Parents) -> Path:
 def _write_images(parents: Parents, path: Path, num_images: int) -> None:
     """Write the test images to a .npy of uint8[n, H, W, 3], in bounded memory."""
     ingest = parents["ingest"]
-    size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
+    size = int(ingest.facts["image_size_pixels"])
     shards = [parents.path(stored) for stored in ingest.matching("test-")]
-    _leave_accelerators()
-    batches = read_batches(shards, size, num_classes, 256).as_numpy_iterator()
-    written = write_images(path, size, (batch["image"] for batch in batches))
+    records = (record for shard in shards for record in read_records(shard))
+    written = write_images(path, size, (batch.images for batch in batched(records, size, 256)))
     if written != num_images:
         raise StageError(
             "The report is not about this test split.",
@@ -156,13 +156,3 @@ def _write_images(parents: Parents, path: Path, num_images: int) -> None:
             received=f"predictions for {num_images} images",
             remedy="Run with --from evaluate.",
         )
-
-
-def _leave_accelerators() -> None:
-    """Keep this process off the accelerators: the package's own process needs their memory."""
-    import tensorflow as tf
-
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        log.info("TensorFlow is at work already: the accelerators are shared with the package")

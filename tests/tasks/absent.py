@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
 FINDER = """
 import sys
 class Absent:
@@ -13,6 +20,20 @@ sys.meta_path.insert(0, Absent())
 # `sys.modules[name] = None` will not do: Keras looks there for whether TensorFlow is loaded.
 
 
-def without_packages(*names: str) -> str:
-    """Return code that, run first, has these packages not be found."""
-    return FINDER.format(names=names)
+def without_packages(absent: str) -> str:
+    """Return code that, run first, has such packages not be found; spaces between their names."""
+    return FINDER.format(names=tuple(absent.split()))
+
+
+def run_without(absent: str, code: str, *arguments: object, **variables: str) -> str:
+    """What code prints in a process that finds no such packages."""
+    done = subprocess.run(
+        [sys.executable, "-c", without_packages(absent) + code, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -16,6 +16,7 @@ from infra.draft import Draft
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
 from tasks import records
+from tasks.examples import write_records
 from tasks.index import Row, write_index
 from tasks.predictions import write_predictions
 
@@ -48,7 +49,7 @@ def fold_results(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard"
         for number, half in enumerate(halves):
-            records.write_shard(
+            write_records(
                 path,
                 [
                     records.encode(cell.id, cell.image, records.one_hot(cell.label, len(classes)))

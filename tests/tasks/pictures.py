@@ -15,6 +15,7 @@ from infra.draft import Draft
 from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest
 from tasks import records
+from tasks.examples import write_records
 from tasks.index import Row, write_index
 from tasks.stage import Parents
 
@@ -36,7 +37,7 @@ def put_shards(draft: Draft, split: str, num_images: int, num_shards: int = 1) -
                 image[..., index % 3] += 90
                 label = records.one_hot(index % 3, 3)
                 encoded.append(records.encode(f"{split}{index}", image, label))
-            count = records.write_shard(path, encoded)
+            count = write_records(path, encoded)
             draft.put_file(records.shard_name(split, shard, num_shards), path, num_records=count)
 
 
@@ -105,7 +106,7 @@ def ingested(
                     records.encode(cell.id, cell.image, records.one_hot(cell.label, len(classes)))
                     for cell in held
                 )
-                count = records.write_shard(path, encoded)
+                count = write_records(path, encoded)
                 draft.put_file(records.shard_name(split, 0, 1), path, num_records=count)
     draft.put("index.csv", write_index(rows))
     counts = {split: len(splits.get(split, ())) for split in ("train", "val", "test")}

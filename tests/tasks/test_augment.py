@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absent import run_without
 from pydantic import ValidationError
 
 from infra.draft import Draft
@@ -19,9 +21,10 @@ from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest
 from tasks.augment import AugmentConfig, finish, plan, run, write
 from tasks.blemishes import BLEMISHES
+from tasks.examples import write_records
 from tasks.index import Row, write_index
 from tasks.layers import LAYERS, LayerConfig
-from tasks.records import encode, one_hot, read_batches, record_bytes, shard_name, write_shard
+from tasks.records import encode, one_hot, read_shards, record_bytes, shard_name
 from tasks.stage import Parents
 
 SIZE = 16
@@ -64,7 +67,7 @@ def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Paren
     for file, (first, end) in enumerate(pairwise(bounds)):
         name = shard_name("train", file, 3)
         records = (encode(rows[k].id, picture(k), one_hot(k % 3, 3)) for k in range(first, end))
-        num = write_shard(folder / name, records)
+        num = write_records(folder / name, records)
         draft.put_file(name, folder / name, num_records=num)
     manifest = draft.commit(
         classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": num_train, "val": 0, "test": 0}
@@ -80,11 +83,32 @@ def parents(store: LocalStore, tmp_path: Path) -> Parents:
 def records_of(store: LocalStore, manifest: Manifest) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     paths = [store.path(stored.location, stored.sha256) for stored in manifest.matching("train-")]
     found = {}
-    for batch in read_batches(paths, SIZE, 3, 16).as_numpy_iterator():
-        for key, image, label in zip(batch["id"], batch["image"], batch["label"], strict=True):
-            assert key not in found
-            found[key] = (image, label)
-    return {key.decode(): value for key, value in found.items()}
+    for record in read_shards(paths, SIZE):
+        assert record.id not in found
+        found[record.id] = (record.image, record.label)
+    return found
+
+
+AS_THEY_ARE = """
+import pickle, sys
+from pathlib import Path
+from infra.draft import Draft
+from infra.local_store import LocalStore
+from infra.manifest import KeyInputs
+from tasks.augment import AugmentConfig, run
+from tasks.stage import Parents
+root, manifests = sys.argv[1:]
+store = LocalStore(Path(root))
+inputs = KeyInputs(stage="augment", config={}, parents={}, code={}, libraries={})
+made = run(Parents(store, pickle.loads(Path(manifests).read_bytes())), AugmentConfig(), Draft(store, inputs))
+print(made.facts["num_examples"])
+"""
+
+
+def test_images_as_they_are_need_no_tensorflow(store: LocalStore, parents: Parents, tmp_path: Path) -> None:
+    (tmp_path / "manifests").write_bytes(pickle.dumps(parents.manifests))
+    said = run_without("tensorflow keras keras_cv", AS_THEY_ARE, store.root, tmp_path / "manifests")
+    assert int(said) == NUM_TRAIN
 
 
 def test_originals_alone(store: LocalStore, parents: Parents) -> None:
@@ -137,7 +161,7 @@ def test_shards_draw_differently(store: LocalStore, tmp_path: Path) -> None:
     draft = draft_of(store, "ingest")
     name = shard_name("train", 0, 1)
     same = [encode(f"cell-{k}", picture(0), one_hot(0, 3)) for k in range(2)]
-    write_shard(tmp_path / name, same)
+    write_records(tmp_path / name, same)
     draft.put_file(name, tmp_path / name, num_records=2)
     draft.put("index.csv", write_index(Row(f"cell-{k}", "", 0, "train", "") for k in range(2)))
     ingested = draft.commit(classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": 2})

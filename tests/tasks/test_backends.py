@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from absent import without_packages
+from absent import run_without
 from numpy.typing import NDArray
 from pictures import CLASSES, SIZE, inputs, parents
 
@@ -35,15 +32,8 @@ for name in names:
 
 
 def predictions(backend: str, images: Path, folder: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
-    code = without_packages("tensorflow" if backend == "jax" else "jax") + PREDICTING
-    done = subprocess.run(
-        [sys.executable, "-c", code, backend, str(images), str(folder), *names],
-        env={**os.environ, "KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    absent = "tensorflow" if backend == "jax" else "jax"
+    run_without(absent, PREDICTING, backend, images, folder, *names, KERAS_BACKEND=backend)
     return {name: np.load(folder / f"{name}-{backend}.npy") for name in names}
 
 

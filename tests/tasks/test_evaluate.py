@@ -15,6 +15,7 @@ from infra.local_store import LocalStore
 from infra.manifest import Manifest
 from tasks import records
 from tasks.evaluate import EvaluateConfig, run
+from tasks.examples import write_records
 from tasks.preview import Example, draw_sheet
 from tasks.records import one_hot
 from tasks.stage import Parents
@@ -100,7 +101,7 @@ def with_cells(store: LocalStore, folder: Path, cells: list[Cell]) -> Parents:
     ingest.put("findings.json", b"[]")
     for split in ("val", "test"):
         encoded = [records.encode(cell.id, cell.image, one_hot(cell.label, 3)) for cell in cells]
-        count = records.write_shard(folder / "shard", encoded)
+        count = write_records(folder / "shard", encoded)
         ingest.put_file(records.shard_name(split, 0, 1), folder / "shard", num_records=count)
     counts = {"train": 9, "val": len(cells), "test": len(cells)}
     made = ingest.commit(**{**facts, "num_examples": counts})

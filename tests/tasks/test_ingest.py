@@ -22,7 +22,7 @@ from tasks.cleaning import perceptual_hash
 from tasks.images import fit
 from tasks.index import SPLITS
 from tasks.ingest import IngestConfig, run
-from tasks.records import read_batches
+from tasks.records import read_shards
 from tasks.sample import draw_cell
 from tasks.stage import Parents
 
@@ -67,9 +67,7 @@ def test_the_records_are_those_of_the_index(store: LocalStore, tmp_path: Path) -
         shards = [manifest.path(store, o.name) for o in manifest.matching(f"{split}-")]
         assert len(shards) > 1
         written = [
-            (row.decode(), int(label.argmax()), image)
-            for batch in read_batches(shards, 32, 2, 5).as_numpy_iterator()
-            for row, label, image in zip(batch["id"], batch["label"], batch["image"], strict=True)
+            (record.id, int(record.label.argmax()), record.image) for record in read_shards(shards, 32)
         ]
         of_split = [row for row in rows if row["split"] == split]
         assert [(row["id"], int(row["label"])) for row in of_split] == [record[:2] for record in written]
@@ -215,9 +213,7 @@ def pixels_of(store: LocalStore, manifest: Manifest, split: str) -> set[tuple[st
     size = manifest.facts["image_size_pixels"]
     shards = [manifest.path(store, o.name) for o in manifest.matching(f"{split}-")]
     return {
-        (classes[int(label.argmax())], image.tobytes())
-        for batch in read_batches(shards, size, len(classes), 7).as_numpy_iterator()
-        for label, image in zip(batch["label"], batch["image"], strict=True)
+        (classes[int(record.label.argmax())], record.image.tobytes()) for record in read_shards(shards, size)
     }
 
 

@@ -36,7 +36,7 @@ def archive(path: Path, num_per_class: int) -> Path:
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", without_packages("tensorflow", "keras_cv", "prefect") + SCRIPT, *arguments],
+        [sys.executable, "-c", without_packages("tensorflow keras_cv prefect") + SCRIPT, *arguments],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
         capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import StoreFull
-from tasks.records import write_shard
+from tasks.examples import write_records
 from tasks.scratch import scratch_folder
 
 
@@ -27,9 +27,9 @@ def test_a_full_disk_is_told(number: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
-def test_a_full_disk_that_tensorflow_meets_is_told() -> None:
+def test_a_full_disk_that_shards_meet_is_told() -> None:
     with pytest.raises(StoreFull, match=r"disk for temporary files is full"), scratch_folder():
-        write_shard(Path("/dev/full"), iter([b"x" * 1000] * 1000))
+        write_records(Path("/dev/full"), iter([b"x" * 1000] * 1000))
 
 
 @pytest.mark.parametrize("error", [ValueError("No space left on device"), OSError(errno.EACCES, "denied")])

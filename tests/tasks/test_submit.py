@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absent import run_without
 from numpy.typing import NDArray
 
 from infra.draft import Draft
@@ -25,8 +27,9 @@ from infra.local_store import LocalStore
 from infra.manifest import KeyInputs, Manifest, load_manifest
 from infra.store import file_sha256
 from tasks import submission
+from tasks.examples import write_records
 from tasks.predictions import read_predictions
-from tasks.records import encode, one_hot, shard_name, write_shard
+from tasks.records import encode, one_hot, shard_name
 from tasks.stage import Parents
 from tasks.submit import SubmitConfig, run
 
@@ -91,7 +94,7 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
     for shard, rows in enumerate((range(20), range(20, NUM_TEST))):
         name = shard_name("test", shard, 2)
         records = (encode(f"cell-{i}", images[i], one_hot(i % 3, 3)) for i in rows)
-        ingest.put_file(name, tmp_path / name, num_records=write_shard(tmp_path / name, records))
+        ingest.put_file(name, tmp_path / name, num_records=write_records(tmp_path / name, records))
     facts = {"classes": CLASSES, "image_size_pixels": SIZE_PIXELS, "num_examples": {"test": NUM_TEST}}
     train = Draft(store, inputs("train"))
     train.put_file("model.keras", model_path)
@@ -113,6 +116,30 @@ from model import Model
 model, images = Model(), numpy.load(sys.argv[2])
 numpy.savez(sys.argv[3], labels=model.predict(images), probabilities=model.probabilities(images))
 """
+
+
+SUBMITTING = """
+import pickle, sys
+from pathlib import Path
+from infra.draft import Draft
+from infra.local_store import LocalStore
+from infra.manifest import KeyInputs
+from tasks.stage import Parents
+from tasks.submit import SubmitConfig, run
+root, manifests = sys.argv[1:]
+store = LocalStore(Path(root))
+inputs = KeyInputs(stage="submit", config={}, parents={}, code={}, libraries={})
+config = SubmitConfig(calibrate=True)
+made = run(Parents(store, pickle.loads(Path(manifests).read_bytes())), config, Draft(store, inputs))
+print(made.facts["num_verified"])
+"""
+
+
+def test_only_the_package_needs_keras(store: LocalStore, parents: Parents, tmp_path: Path) -> None:
+    """It would take an accelerator's memory, and ten seconds."""
+    (tmp_path / "manifests").write_bytes(pickle.dumps(parents.manifests))
+    said = run_without("tensorflow keras", SUBMITTING, store.root, tmp_path / "manifests")
+    assert int(said) == NUM_TEST
 
 
 def test_a_calibrated_submission_is_less_sure_and_names_the_same(
