@@ -28,6 +28,7 @@ from infra.manifest import Manifest, StoredObject
 from tasks.chain import chain_of
 from tasks.examples import read_records, write_records
 from tasks.layers import LayerConfig
+from tasks.loading import load_keras
 from tasks.preview import Example, draw_sheet
 from tasks.records import Record, encode, parse, read_shards, record_bytes
 from tasks.scratch import scratch_folder
@@ -199,6 +200,7 @@ def _key(*parts: int | str) -> int:
 
 def _settle_runtime() -> None:
     """In a worker: one thread, since workers run side by side, and no GPU, whose bytes would differ."""
+    load_keras()
     import tensorflow as tf
 
     if multiprocessing.parent_process() is None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.manifest import Manifest
-from tasks.examples import parse_example, read_records
 from tasks.images import fit
+from tasks.loading import load_keras
+from tasks.records import read_batches
 from tasks.stage import Parents
 from tasks.views import predict
 
@@ -37,12 +37,8 @@ def split_batches(parents: Parents, ingest: Manifest, split: str, batch_size: in
         return
     shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
     size = int(ingest.facts["image_size_pixels"])
-    examples = (parse_example(record) for shard in shards for record in read_records(shard))
-    while batch := list(islice(examples, batch_size)):
-        ids = [bytes(example["id"]).decode() for example in batch]
-        pixels = np.frombuffer(b"".join(bytes(example["image"]) for example in batch), np.uint8)
-        labels = np.array([example["label"] for example in batch]).argmax(1).astype(np.int64)
-        yield Batch(ids, pixels.reshape(-1, size, size, 3), labels)
+    for batch in read_batches(shards, size, batch_size):
+        yield Batch(batch.ids, batch.images, batch.labels.argmax(1).astype(np.int64))
 
 
 def resized(images: NDArray[np.uint8], size_pixels: int) -> NDArray[np.uint8]:
@@ -83,8 +79,7 @@ class Classifier:
             views: Names of views.
             batch_size: Images at once on the device.
         """
-        import keras
-
+        keras = load_keras()
         path = parents.path(train.object("model.keras"))
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         size, classes = int(ingest.facts["image_size_pixels"]), list(ingest.facts["classes"])

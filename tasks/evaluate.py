@@ -31,6 +31,7 @@ from infra.manifest import Manifest
 from tasks import cases, metrics, report, robustness
 from tasks.classifier import split_batches
 from tasks.explain import Explained
+from tasks.loading import load_keras
 from tasks.predictions import write_predictions
 from tasks.report_robustness import Examples
 from tasks.robustness import Robustness
@@ -115,8 +116,7 @@ class Predictions(NamedTuple):
 
 def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     """Predict val, choose the views by it, predict test, measure, and write the report."""
-    import keras
-
+    keras = load_keras()
     classes: list[str] = parents["ingest"].facts["classes"]
     model = keras.saving.load_model(
         parents["train"].path(parents.store, "model.keras"), compile=False, safe_mode=True

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.arriving import ArrivingShards
 from tasks.examples import read_records
-from tasks.records import batched
+from tasks.records import batched, read_batches
 
 Batch = tuple[NDArray[Any], ...]
 
@@ -46,8 +46,8 @@ def training_batches(
 def validation_batches(shards: ArrivingShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
     """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     shards.fetch(range(len(shards)))
-    records = (record for place in range(len(shards)) for record in read_records(shards.path(place)))
-    for batch in batched(records, image_size_pixels, batch_size):
+    paths = (shards.path(place) for place in range(len(shards)))
+    for batch in read_batches(paths, image_size_pixels, batch_size):
         yield batch.images, batch.labels
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from tasks.images import Unreadable, decode_image, fit
+from tasks.loading import load_keras
 from tasks.views import predict
 
 
@@ -47,8 +48,7 @@ def predict_images(
     Raises:
         DataError: a file cannot be read as an image, or is too large.
     """
-    import keras
-
+    keras = load_keras()
     model = keras.models.load_model(model_path, compile=False, safe_mode=True)
     results = []
     for start in range(0, len(paths), batch_size):

@@ -85,6 +85,11 @@ def read_shards(paths: Iterable[Path], image_size_pixels: int) -> Iterator[Recor
             yield parse(record, image_size_pixels)
 
 
+def read_batches(paths: Iterable[Path], image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
+    """Yield the records of TFRecord files in batches, in their order, the last as large as it comes."""
+    yield from batched((r for path in paths for r in read_records(path)), image_size_pixels, batch_size)
+
+
 def batched(records: Iterable[bytes], image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
     """Yield records in batches, in their order, the last as large as it comes."""
     source = iter(records)

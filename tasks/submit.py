@@ -27,10 +27,9 @@ from infra.draft import Draft
 from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from tasks.calibration import fit_temperature
-from tasks.examples import read_records
 from tasks.metrics import scores
 from tasks.predictions import Reported, read_predictions
-from tasks.records import batched
+from tasks.records import read_batches
 from tasks.scratch import scratch_folder
 from tasks.stage import Parents, StageConfig
 from tasks.submission import model_code, pack, run_submission, write_images
@@ -147,8 +146,7 @@ def _write_images(parents: Parents, path: Path, num_images: int) -> None:
     ingest = parents["ingest"]
     size = int(ingest.facts["image_size_pixels"])
     shards = [parents.path(stored) for stored in ingest.matching("test-")]
-    records = (record for shard in shards for record in read_records(shard))
-    written = write_images(path, size, (batch.images for batch in batched(records, size, 256)))
+    written = write_images(path, size, (batch.images for batch in read_batches(shards, size, 256)))
     if written != num_images:
         raise StageError(
             "The report is not about this test split.",

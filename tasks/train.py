@@ -36,6 +36,7 @@ from infra.store import file_sha256
 from tasks.backbones import BACKBONES, check_backbone
 from tasks.ensembles import ENSEMBLE, load_ensemble, validate
 from tasks.fitting import Fitting
+from tasks.loading import load_keras
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
 from tasks.scratch import scratch_folder
@@ -215,8 +216,7 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
         Interrupted: SIGTERM came; a checkpoint is kept.
         StageError: The loss is no number any more, or the initial weights cannot be had.
     """
-    import keras
-
+    keras = load_keras()
     keras.utils.clear_session()  # names of layers count what this process built before
     devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)

@@ -1,0 +1,21 @@
+"""Keras without what it only looks for."""
+
+from __future__ import annotations
+
+import pytest
+from absent import run_without
+
+LOADING = """
+import sys
+from tasks.loading import LOOKED_FOR, load_keras
+keras = load_keras()
+print(keras.backend.backend(), *(name for name in LOOKED_FOR if name in sys.modules))
+for name in LOOKED_FOR:
+    __import__(name)
+"""
+
+
+@pytest.mark.parametrize(("backend", "loaded"), [("tensorflow", []), ("jax", ["jax"])])
+def test_keras_is_loaded_without_what_it_only_looks_for(backend: str, loaded: list[str]) -> None:
+    """Which can be loaded afterwards."""
+    assert run_without("", LOADING, KERAS_BACKEND=backend).split() == [backend, *loaded]
