@@ -21,7 +21,7 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.label_errors import PAGE_NAME, LabelErrorsConfig, parent_names
 
-LIBRARIES = ("cleanlab", "scikit-learn", "numpy", "tensorflow", "pillow", "jinja2")
+LIBRARIES = ("cleanlab", "scikit-learn", "numpy", "pillow", "jinja2")
 """Distributions whose version is part of the key."""
 NAME = "label_errors"
 """What the result is called in the store."""

@@ -127,8 +127,13 @@ def laptop() -> tuple[str, PipelineConfig]:
 def laptop_robust() -> tuple[str, PipelineConfig]:
     """For pictures that are not as clean as those it learns from: the network of laptop, the policy robust.
 
-    Seven passes over the images and eight spoiled copies of each, turned and flipped online. Not measured to
-    its end yet: two shared x86-64 cores train it at 120 to 140 images/s, that is in about an hour.
+    Seven passes over the images and eight spoiled copies of each, turned and flipped online.
+
+    Measured on two shared x86-64 cores with 11,959 PBC cells (8,359 to train on), on 1,793 test images: 0.980
+    clean (95 % interval 0.973 to 0.986), 0.910 under the heavy mix (0.896 to 0.922), and 0.983 and 0.914 as
+    submitted, with the one view that the search found to help; 0.969 under MedMNIST-C (0.963 to 0.974), its
+    balanced error 0.37 of AlexNet's. 79 minutes in all, 67 of them training at 90 to 150 images/s, beside
+    other work.
     """
     return "bloodmnist-128", _small_network("robust", 7, warmup_epochs=0.2, tta="search")
 
