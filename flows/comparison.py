@@ -42,6 +42,7 @@ def comparison(
     recipes: Annotated[tuple[RecipeName, ...], Field(min_length=1)] = ("demo",),
     backbones: tuple[str, ...] = (),
     policies: tuple[str, ...] = (),
+    vary: tuple[str, ...] = (),
     seeds: Annotated[int, Field(ge=1, le=20)] = 1,
     ensembles: bool = False,
     equal_steps: bool = False,
@@ -55,6 +56,8 @@ def comparison(
         recipes: The recipes to compare.
         backbones: Backbones that every recipe is trained with, instead of its own.
         policies: Augmentation policies that every recipe is trained with, instead of its own layers.
+        vary: Fields with values that every recipe is trained with, each `stage.field=A,B,C`, such as
+            augment.copies=1,2,4.
         seeds: How many seeds each is trained with, from 0 on.
         ensembles: Whether, with several seeds, the mean of the models of each is a member of its own.
         equal_steps: Whether each policy gets the epochs that make its steps those of the recipe's own layers.
@@ -69,6 +72,7 @@ def comparison(
             recipes,
             backbones,
             policies,
+            vary=vary,
             seeds=seeds,
             equal_steps=equal_steps,
             data=data,

@@ -28,6 +28,12 @@ def compare(
     policies: Annotated[
         str, typer.Option(help="Augmentation policies, divided by commas, instead of each recipe's layers.")
     ] = "",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A field and its values, every one: stage.field=A,B,C. Can be given several times."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds each is trained with.", min=1, max=20)] = 1,
     ensembles: Annotated[
         bool, typer.Option("--ensembles", help="With several seeds, the mean of each one's models too.")
@@ -49,7 +55,8 @@ def compare(
     """Train several recipes on the same data, and rank them: clean, spoiled, size, speed."""
     named, with_backbones, with_policies = _split(recipes), _split(backbones), _split(policies)
     with_changes = tuple(changes or ())
-    if not contenders(named, with_backbones, with_policies, changes=with_changes):
+    varied = tuple(vary or ())
+    if not contenders(named, with_backbones, with_policies, vary=varied, changes=with_changes):
         raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes demo,laptop")
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.comparison import comparison
@@ -58,6 +65,7 @@ def compare(
             recipes=named,  # type: ignore[arg-type]  # checked above
             backbones=with_backbones,
             policies=with_policies,
+            vary=varied,
             seeds=seeds,
             ensembles=ensembles,
             equal_steps=equal_steps,

@@ -9,6 +9,7 @@ from itertools import product
 
 from flows.run import RunRequest
 from flows.stages import PipelineConfig
+from infra.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def contenders(
     backbones: Sequence[str] = (),
     policies: Sequence[str] = (),
     *,
+    vary: Sequence[str] = (),
     seeds: int = 1,
     equal_steps: bool = False,
     data: str = "",
@@ -44,16 +46,19 @@ def contenders(
 ) -> list[Contender]:
     """Return every recipe with every backbone and augmentation policy, or its own where none is named.
 
-    Where steps are to be equal, a policy that makes more copies than the recipe has fewer epochs for it, and
-    one that makes fewer has more, so that each is trained on as many images as whole epochs allow.
+    Each of `vary` is `stage.field=A,B,C` or `stage.field=[…]`: a field with the values that it is given.
+    Every combination is a contender. Where steps are to be equal, a policy that makes more copies than the
+    recipe has fewer epochs for it, and one that makes fewer has more, so that each is trained on as many
+    images as whole epochs allow.
 
     Raises:
         ConfigError: There is no such recipe, backbone, policy or field: told before anything is trained.
     """
     found = []
-    for recipe, backbone, policy in product(recipes, backbones or ("",), policies or ("",)):
-        varied = {"train.backbone": backbone, "policy": policy}
-        own = (*changes, *(f"{field}={value}" for field, value in varied.items() if value))
+    grid = product(recipes, backbones or ("",), policies or ("",), *map(_variants, vary))
+    for recipe, backbone, policy, *varied in grid:
+        named = {"train.backbone": backbone, "policy": policy}
+        own = (*changes, *(f"{field}={value}" for field, value in named.items() if value), *varied)
         if equal_steps:
             plain = RunRequest(recipe=recipe, data=data, changes=tuple(changes), store=store)
             changed = plain.model_copy(update={"changes": own})
@@ -64,8 +69,29 @@ def contenders(
         )
         for request in requests:
             request.pipeline_config()
-        found.append(Contender(", ".join(filter(None, (recipe, backbone, policy))), requests))
+        name = ", ".join(filter(None, (recipe, backbone, policy, *varied)))
+        found.append(Contender(name, requests))
     return found
+
+
+def _variants(text: str) -> list[str]:
+    """Return the changes that give a field its values: `a.b=1,2` is `a.b=1` and `a.b=2`."""
+    field, _, values = text.partition("=")
+    try:
+        parsed = json.loads(values)
+    except json.JSONDecodeError:
+        parsed = None
+    if isinstance(parsed, list):
+        variants = [value if isinstance(value, str) else json.dumps(value) for value in parsed]
+    else:
+        variants = [value.strip() for value in values.split(",") if value.strip()]
+    if not variants:
+        raise ConfigError(
+            "A field that is to vary has no values.",
+            expected="--vary stage.field=A,B,C, such as --vary train.batch_size=32,64",
+            received=f"--vary {text}",
+        )
+    return [f"{field}={value}" for value in variants]
 
 
 def _as_many_steps(plain: PipelineConfig, changed: PipelineConfig) -> list[str]:

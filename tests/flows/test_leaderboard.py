@@ -114,6 +114,35 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
     assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
 
 
+def test_fields_vary() -> None:
+    found = contenders(
+        ["demo"], policies=["robust"], vary=["augment.copies=1, 2", "train.head_units=[[64],[]]"]
+    )
+    assert [one.name for one in found] == [
+        "demo, robust, augment.copies=1, train.head_units=[64]",
+        "demo, robust, augment.copies=1, train.head_units=[]",
+        "demo, robust, augment.copies=2, train.head_units=[64]",
+        "demo, robust, augment.copies=2, train.head_units=[]",
+    ]
+    config = found[2].requests[0].pipeline_config()
+    assert (config.augment.copies, config.train.head_units) == (2, (64,))
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("augment.copies", "has no values"),
+        ("augment.copies=[]", "has no values"),
+        ("augment.copys=1,2", "Did you mean"),
+        ("augment.copies=1,many", "not valid"),
+        ("copies=1", "cannot be read"),
+    ],
+)
+def test_a_field_that_cannot_vary_is_told(vary: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        contenders(["demo"], vary=[vary])
+
+
 def test_steps_can_be_made_equal_whatever_a_policy_copies() -> None:
     found = contenders(
         ["laptop"],
