@@ -77,6 +77,12 @@ def contenders(
 def _variants(text: str) -> list[str]:
     """Return the changes that give a field its values: `a.b=1,2` is `a.b=1` and `a.b=2`."""
     field, _, values = text.partition("=")
+    if field.strip() == "train.seed":
+        raise ConfigError(
+            "train.seed does not vary: each contender is trained with the same seeds.",
+            received=f"--vary {text}",
+            remedy="Say how many with --seeds; the leaderboard shows the interval over them.",
+        )
     try:
         parsed = json.loads(values)
     except json.JSONDecodeError:

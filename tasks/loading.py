@@ -1,7 +1,8 @@
-"""Loading Keras without what it and TensorFlow merely look for: a quarter of the time, and 200 MB.
+"""Loading Keras without what it and TensorFlow merely look for.
 
 TensorFlow Lite imports JAX where that is installed, Keras imports scikit-learn and pyplot: for converters,
-wrappers and galleries that nothing here uses.
+wrappers and galleries that nothing here uses. With all three installed, and one shared x86-64 core: 8.2
+seconds and 676 MB instead of 12.1 and 887.
 """
 
 from __future__ import annotations

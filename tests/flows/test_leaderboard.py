@@ -136,6 +136,7 @@ def test_fields_vary() -> None:
         ("augment.copys=1,2", "Did you mean"),
         ("augment.copies=1,many", "not valid"),
         ("copies=1", "cannot be read"),
+        ("train.seed=1,2", "--seeds"),
     ],
 )
 def test_a_field_that_cannot_vary_is_told(vary: str, said: str) -> None:
