@@ -101,10 +101,13 @@ def demo() -> tuple[str, PipelineConfig]:
 
 
 def cnn() -> tuple[str, PipelineConfig]:
-    """A first model of your own cells: the network of laptop, in a fifth of its time.
+    """A first model of your own cells: the network of laptop, in a third of its time.
 
-    The hand-built network of 0.49 M parameters from scratch, turned and flipped online, six epochs. Not
-    measured yet.
+    The hand-built network of 0.49 M parameters from scratch, turned and flipped online, six epochs.
+
+    Measured on two shared x86-64 cores with 11,959 PBC cells (8,359 to train on): 0.978 of 1,793 clean test
+    images (95 % interval 0.970 to 0.984), but 0.278 of 600 under the heavy mix (0.243 to 0.315), and 0.640
+    under MedMNIST-C (0.626 to 0.652): for clean pictures only. 11 minutes in all, 8 of them training.
     """
     return "bloodmnist-128", _small_network("flips", 6, robustness_images=600)
 
