@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import infra
-from infra.errors import ConfigError
+from infra.backend import keras_backend
 
 ROOT = Path(infra.__file__).resolve().parent.parent
 PACKAGES = ("flows", "tasks", "infra")
-BACKENDS = ("tensorflow", "jax", "torch")
-"""What Keras can train with."""
-
 Fingerprint = dict[str, dict[str, str]]
 """File, relative to the repository → definition → SHA-256 of its code. A template's definition is `file`."""
 
@@ -68,28 +63,8 @@ def library_versions(distributions: Iterable[str]) -> dict[str, str]:
     """
     names = set(distributions)
     if "keras" in names and "keras-cv" not in names:
-        names.add(_keras_backend())
+        names.add(keras_backend())
     return {name: version(name) for name in sorted(names)}
-
-
-def _keras_backend() -> str:
-    """Return the distribution that Keras will compute with, chosen as keras/src/backend/config.py does."""
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    name = os.environ.get("KERAS_BACKEND", "")
-    if not name:
-        try:
-            name = json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return "tensorflow"
-    if name in BACKENDS and find_spec(name):
-        return name
-    raise ConfigError(
-        "Keras cannot compute with the backend that it is told to use.",
-        expected=f"one of {', '.join(BACKENDS)}, installed",
-        received=name,
-        where="KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else str(folder / "keras.json"),
-        remedy="Install that package, or unset it to compute with TensorFlow.",
-    )
 
 
 def _file_of(module: str, root: Path) -> Path | None:
@@ -123,11 +98,25 @@ def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tupl
     for statement in runtime:
         is_definition = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         owner = str(getattr(statement, "name", "")) if is_definition else MODULE_LEVEL
-        definitions.setdefault(owner, []).append(ast.unparse(statement))
+        definitions.setdefault(owner, []).append(repr(_shape(statement)))
     hashes = {
         owner: hashlib.sha256("\n".join(code).encode()).hexdigest() for owner, code in definitions.items()
     }
     return hashes, imported, constants
+
+
+def _shape(part: Any) -> Any:
+    """Return a syntax tree as nested tuples, the same under every Python: what is empty is left out.
+
+    Unparsed text is not: from 3.12 on, f-strings are quoted otherwise. Nor is `ast.dump`: nodes have new
+    fields in 3.12, and its text leaves out other ones in 3.13.
+    """
+    if isinstance(part, ast.JoinedStr):  # the first releases of 3.12 end format specs with an empty text
+        return "JoinedStr", [_shape(each) for each in part.values if getattr(each, "value", None) != ""]
+    if isinstance(part, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(part) if value not in (None, []))
+        return type(part).__name__, *((name, _shape(value)) for name, value in fields)
+    return [_shape(each) for each in part] if isinstance(part, list) else repr(part)
 
 
 def _may_be_file(text: str) -> bool:

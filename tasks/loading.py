@@ -7,18 +7,19 @@ seconds and 676 MB instead of 12.1 and 887.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from infra.backend import keras_backend
 
 LOOKED_FOR = ("jax", "sklearn", "matplotlib.pyplot")
 
 
 def load_keras() -> Any:
     """Import Keras and its backend, and return it; what was hidden from it can be imported afterwards."""
-    needed = os.environ.get("KERAS_BACKEND", "tensorflow")
+    needed = keras_backend()
     with _hidden([name for name in LOOKED_FOR if name != needed]):
         import keras
     return keras

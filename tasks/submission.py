@@ -17,7 +17,6 @@ import stat
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -25,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.backend import chosen_backend
 from infra.errors import DataError, StageError
 from tasks import submission_runner
-from tasks.archives import undated_entry
+from tasks.archives import BROKEN_ZIP, undated_entry
 from tasks.scratch import scratch_folder
 
 # What model.py is written from, named as files: their comments are in it, and so in the key.
@@ -40,7 +40,7 @@ MAX_UNPACKED_BYTES = 4 << 30
 MAX_FILES = 1000
 
 # What of the environment a judge's machine has too: where programs and accelerators are, and how to use them.
-_KEPT_VARIABLES = ("PATH", "LANG", "SYSTEMROOT", "KERAS_BACKEND")
+_KEPT_VARIABLES = ("PATH", "LANG", "SYSTEMROOT")
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "LD_", "DYLD_", "TF_", "XLA_", "OMP_")
 
 _DAY_SECONDS = 24 * 3600.0
@@ -91,7 +91,6 @@ def pack(zip_path: Path, code: str, model_path: Path) -> None:
 
 def unpack(zip_path: Path, folder: Path) -> None:
     """Unpack a submission into an empty folder. Raises DataError for a zip that is hostile or broken."""
-    broken = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError)
     misplaced = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
     try:
         with zipfile.ZipFile(zip_path) as archive:
@@ -102,7 +101,7 @@ def unpack(zip_path: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
-    except (*broken, *misplaced) as error:
+    except (*BROKEN_ZIP, *misplaced) as error:
         raise DataError(
             "The submission cannot be unpacked.",
             expected="a zip archive with model.py and its weights at the top",
@@ -225,7 +224,13 @@ def _environment(home: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
-    own = {"HOME": str(home), "TMPDIR": str(home), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    own = {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        # Said outright: what chose it may be a file in the home that is hidden.
+        "KERAS_BACKEND": chosen_backend(),
+    }
     return {"TF_CPP_MIN_LOG_LEVEL": "2", **kept, **own}
 
 

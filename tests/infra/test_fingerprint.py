@@ -100,6 +100,22 @@ def test_what_runs_counts_and_is_named(root: Path, file: str, old: str, new: str
     assert before[file][definition] != after[file].get(definition)
 
 
+def test_the_fingerprint_is_the_same_under_every_python(tmp_path: Path) -> None:
+    """These were taken under 3.11, 3.12 and 3.13, which unparse f-strings and dump trees differently."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "say.py").write_text(
+        "async def say(names, *, width=3, **more):\n"
+        "    return f\"{', '.join(f'{name!r:>{width}}' for name in names)}: {more['what']}\"\n"
+        "class Empty: ...\n"
+        "VALUES = (None, 1.5, b'x', ..., [], {}, lambda: 0)\n"
+    )
+    assert code_fingerprint("tasks.say", tmp_path)["tasks/say.py"] == {
+        "say": "004048387dea3be390366b3cccccdc25016d83d81e084e2acea4d5e6a1404294",
+        "Empty": "e2fd4b9b8a347b8e95a05dc57f1ebdb944f8ec1a5c5224d65814d1ee8182a005",
+        "module level": "b491cd807015404e75e81f235e42ad038a50e226322052db26b3979adb41dab4",
+    }
+
+
 def test_versions_are_read_without_an_import() -> None:
     code = (
         "import sys; from infra.fingerprint import library_versions; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from absent import run_without
 
@@ -19,3 +21,9 @@ for name in LOOKED_FOR:
 def test_keras_is_loaded_without_what_it_only_looks_for(backend: str, loaded: list[str]) -> None:
     """Which can be loaded afterwards."""
     assert run_without("", LOADING, KERAS_BACKEND=backend).split() == [backend, *loaded]
+
+
+def test_a_backend_that_is_chosen_in_a_file_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    said = run_without("", LOADING, KERAS_HOME=str(tmp_path), KERAS_BACKEND="")
+    assert said.split() == ["jax", "jax"]
