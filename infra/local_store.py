@@ -101,7 +101,7 @@ class LocalStore(Store):
         folder = self.root / prefix.rpartition("/")[0]
         found = (
             (Path(parent) / file).relative_to(self.root).as_posix()
-            for parent, _, files in os.walk(folder)
+            for parent, _, files in os.walk(folder, onerror=self._not_listed)
             for file in files
         )
         for name in sorted(name for name in found if name.startswith(prefix)):
@@ -154,6 +154,15 @@ class LocalStore(Store):
         finally:
             if staged is not None:
                 staged.unlink(missing_ok=True)
+
+    def _not_listed(self, error: OSError) -> None:
+        """Raise StoreError for a folder that cannot be listed, but for one that is not there."""
+        if not isinstance(error, _ABSENT):
+            raise StoreError(
+                f"The store could not be listed: {error.strerror or error}.",
+                where=str(error.filename),
+                remedy="Check that the folder may be read, or choose another with --store.",
+            ) from error
 
     def _explain(self, error: OSError, name: str) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -28,19 +28,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from infra.draft import Draft
-from infra.errors import DataError
+from infra.errors import DataError, StageError
 from infra.manifest import Manifest
 from infra.settings import current_settings
 from tasks.cleaning import Cleaned, Hashed, clean, perceptual_hash
 from tasks.examples import write_records
-from tasks.images import Unreadable, fit
+from tasks.images import Fit, Unreadable, fit
 from tasks.index import SPLITS, Row, Split, write_index
 from tasks.records import encode, one_hot, record_bytes, shard_name
 from tasks.reference import absolute, check_reference, open_reference, reference_sha256, result_key
@@ -62,7 +62,7 @@ class IngestConfig(StageConfig):
 
     image_size_pixels: Annotated[int, Field(ge=8, le=1024)] = 96
     """Every image is resized to this square: bicubic with antialiasing."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Fit = "crop"
     """What is done with an image that is not square: keep its middle, add black, or distort it."""
     val_share: Share = 0.15
     """Share of val, where the source has no split."""
@@ -136,7 +136,12 @@ class IngestConfig(StageConfig):
 
 
 def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
-    """Write the data set. Raises DataError where the source holds nothing to learn from."""
+    """Write the data set.
+
+    Raises:
+        DataError: The source holds nothing to learn from.
+        StageError: The source or the reference set changed since the key was made.
+    """
     settings = current_settings()
     with (
         scratch_folder() as folder,
@@ -158,6 +163,7 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
             of_split = [row for row in rows if row.split == split]
             origin = reference if config.reference and split == "test" else source
             _write_split(origin, of_split, split, len(classes), config, draft, folder / "shard")
+    _require_unchanged(parents, config, draft)
     draft.put("index.csv", write_index(rows))
     found = [finding._asdict() for finding in sorted(findings, key=lambda f: (f.kind, f.items))]
     draft.put("findings.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
@@ -176,6 +182,22 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
         num_findings=dict(sorted(num_findings.items())),
         **({"reference": config.reference_sha256} if config.reference else {}),
     )
+
+
+def _require_unchanged(parents: Parents, config: IngestConfig, draft: Draft) -> None:
+    """Raise StageError where what was read is not what the key of this result was made of."""
+    settings = current_settings()
+    expected = {draft.inputs.parents.get("source"), config.reference_sha256} - {None, ""}
+    with open_source(parents.data, settings) as source:
+        present = {source.content_digest()}
+    if config.reference:
+        present.add(reference_sha256(config.reference, settings))
+    if not expected <= present:
+        raise StageError(
+            "The data changed while it was read: nothing was kept.",
+            where=parents.data,
+            remedy="Run the same command again, once nothing is copied there any more.",
+        )
 
 
 def _reference_pictures(

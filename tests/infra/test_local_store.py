@@ -6,6 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from flows.upkeep import collect_garbage
+from infra.errors import StoreError
 from infra.local_store import LocalStore
 from infra.stores import open_store
 
@@ -18,6 +22,18 @@ def test_others_may_read_what_the_umask_lets_them(store: LocalStore) -> None:
     finally:
         os.umask(umask)
     assert {(store.root / name).stat().st_mode & 0o777 for name in ("a", "b")} == {0o640}
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(store: LocalStore) -> None:
+    store.put("stages/a", b"x")
+    (store.root / "runs").symlink_to("runs")  # a link to itself: to look into it is an error, for root too
+    assert list(store.list("stages/")) == ["stages/a"]
+    with pytest.raises(StoreError, match="could not be listed"):
+        list(store.list("runs/"))
+    with pytest.raises(StoreError, match="could not be listed"):
+        collect_garbage(store, keep_runs=1, grace_seconds=0.0)
+    assert list(store.list("stages/")) == ["stages/a"]
+    assert list(store.list("nothing/")) == []
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(store: LocalStore) -> None:

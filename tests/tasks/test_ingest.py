@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,15 +16,17 @@ from PIL import Image
 from pydantic import ValidationError
 
 from infra.draft import Draft
-from infra.errors import DataError
+from infra.errors import DataError, StageError
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
+from infra.settings import Settings
 from tasks.cleaning import perceptual_hash
 from tasks.images import fit
 from tasks.index import SPLITS
 from tasks.ingest import IngestConfig, run
 from tasks.records import read_shards
 from tasks.sample import draw_cell
+from tasks.sources import open_source
 from tasks.stage import Parents
 
 from pictures import inputs  # isort: skip
@@ -126,6 +129,24 @@ def test_a_source_of_which_nothing_is_left_is_refused_and_nothing_is_committed(
     with pytest.raises(DataError, match=r"nothing left to tell apart(.|\n)*Look at the first"):
         ingest(store, root)
     assert [name for name in store.list("") if name.endswith("manifest.json")] == []
+
+
+def test_data_that_changes_while_it_is_read_is_not_kept_under_the_key_of_what_it_was(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    root = cells(tmp_path / "cells")
+    with open_source(str(root), Settings()) as source:
+        key_inputs = inputs("ingest").model_copy(update={"parents": {"source": source.content_digest()}})
+
+    def copy_one_more(done: int, total: int, text: str) -> None:
+        shutil.copy(root / "platelet" / "00.png", root / "basophil" / "new.png")
+
+    with pytest.raises(StageError, match="changed while it was read"):
+        run(Parents(store, {}, str(root)), IngestConfig(), Draft(store, key_inputs, copy_one_more))
+    assert not [name for name in store.list("") if name.endswith("manifest.json")]
+    (root / "basophil" / "new.png").unlink()
+    run(Parents(store, {}, str(root)), IngestConfig(), Draft(store, key_inputs))
+    assert [name for name in store.list("") if name.endswith("manifest.json")]
 
 
 def test_a_full_disk_ends_in_an_error_and_no_manifest(tmp_path: Path) -> None:
