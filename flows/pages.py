@@ -15,6 +15,7 @@ from flows.record import RunRecord
 from flows.stages import StageName
 from flows.terminal import duration, size
 from infra.manifest import Manifest
+from tasks.learnt import note
 
 SPLITS = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
 """Entries of the metrics → what a page calls them."""
@@ -96,7 +97,9 @@ def metrics(document: Mapping[str, Any], tta: str) -> str:
         tta: What is to be said of the views.
     """
     entries = [entry for entry in SPLITS if document.get(entry, {}).get("num_examples")]
-    page = f"# Metrics, with 95 % intervals\n\nTTA: {tta}\n\n" + _metrics_table(document, entries, SPLITS)
+    learnt = [note(document.get("already_learnt", {}), split) for split in ("val", "test")]
+    notes = "\n\n".join([f"TTA: {tta}", *filter(None, learnt)])
+    page = f"# Metrics, with 95 % intervals\n\n{notes}\n\n" + _metrics_table(document, entries, SPLITS)
     spoiled = [entry for entry in SPOILED if document.get(entry, {}).get("num_examples")]
     if spoiled:
         page += "\n\n## Spoiled images\n\n" + _metrics_table(document, spoiled, SPOILED)

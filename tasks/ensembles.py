@@ -50,16 +50,18 @@ def average(models: Sequence[Any]) -> Any:
     for number, model in enumerate(models, start=1):
         member = keras.Model(model.input, model.output, name=f"member{number}")
         answers.append(member(pixels, training=False))
-    return keras.Model(pixels, keras.layers.Average(name="mean")(answers), name=ENSEMBLE)
+    # In float32 whatever the policy, as the members' own softmax is: half precision would tie close classes.
+    mean = keras.layers.Average(name="mean", dtype="float32")(answers)
+    return keras.Model(pixels, mean, name=ENSEMBLE)
 
 
-def validate(model: Any, parents: Parents) -> float:
-    """Return the accuracy of a classifier on the val split of ingest, in 0..1; 0 where it has no images."""
+def validate(model: Any, parents: Parents) -> float | None:
+    """Return the accuracy of a classifier on the val split of ingest, in 0..1; None where that is empty."""
     import keras
 
     ingest = parents["ingest"]
     if not ingest.facts["num_examples"]["val"]:
-        return 0.0
+        return None
     shards = ArrivingShards(parents, ingest.matching("val-"))
     size, num_classes = int(ingest.facts["image_size_pixels"]), len(ingest.facts["classes"])
     metric = keras.metrics.CategoricalAccuracy()
@@ -73,7 +75,8 @@ def members_of(model: Any) -> list[Any]:
     """Return the members of an ensemble as they are in it; none of any other model."""
     import keras
 
-    if model.name != ENSEMBLE:
+    # By what it is made of: an ensemble that is a member of another is called as its place in that.
+    if not isinstance(model.layers[-1], keras.layers.Average):
         return []
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 

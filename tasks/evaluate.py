@@ -6,7 +6,9 @@ Writes
     metrics.json          entries val, val_tta, test, test_tta: metrics with 95 % bootstrap intervals;
                           val_heavy, val_heavy_tta, test_heavy, test_heavy_tta: the same of the heavy mix;
                           val_medmnistc, test_medmnistc: the corruptions of MedMNIST-C (tasks/robustness.py);
-                          tta: how the views were chosen on val (tasks/view_search.py)
+                          tta: how the views were chosen on val (tasks/view_search.py);
+                          already_learnt: images of val and test that models of other runs, which this one
+                          began from or is made of, learnt from (tasks/learnt.py); where there are such models
     predictions-val.csv   id, label, prob_0 … of the image as it is, tta_0 … averaged over the views
     predictions-test.csv  the same for test
     report.html           one page for a person
@@ -125,6 +127,8 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     choice = choose_views(val, config)
     test = predict_split(parents, model, "test", with_identity(choice.views), config, draft)
     document: dict[str, Any] = {"tta": {"asked": config.tta, **choice.document()}}
+    if learnt := parents["train"].facts.get("already_learnt"):
+        document["already_learnt"] = learnt
     for predictions in (val, test):
         table = write_predictions(
             predictions.ids, predictions.labels, predictions.plain, predictions.averaged(choice.views)

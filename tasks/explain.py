@@ -96,16 +96,18 @@ def _maps(
     """Return the maps of a batch as fine as its features are, float32[B, h, w], from 0 on.
 
     Args:
-        to_features: Layers from pixels to feature maps.
+        to_features: Layers and other operations from pixels to feature maps.
         to_scores: Layers from feature maps to probabilities.
         pixels: float32[B, H, W, 3] in 0..255.
         asked: float32[B, C], 1 at the class that is asked about.
     """
+    import keras
     from keras import ops
 
     features = ops.convert_to_tensor(pixels)
-    for layer in to_features:
-        features = layer(features, training=False)
+    for step in to_features:
+        # The turn from RGB to BGR that some preprocessing makes is no layer.
+        features = step(features, training=False) if isinstance(step, keras.Layer) else step(features)
     features = ops.cast(features, "float32")
 
     def score(features: Any) -> Any:
@@ -143,8 +145,8 @@ def _gradient(function: Callable[[Any], Any], at: Any) -> Any:
 
 
 def _split(model: Any) -> tuple[list[Any], list[Any]]:
-    """Return the chain of a classifier's layers, up to its feature maps and from them on."""
-    chain = model.layers  # the input first
+    """Return the chain that a classifier is, up to its feature maps and from them on."""
+    chain = model.operations  # the input first
     features = max(number for number, layer in enumerate(chain) if len(layer.output.shape) == 4)
     return chain[1 : features + 1], [layer for part in chain[features + 1 :] for layer in _layers(part)]
 

@@ -22,7 +22,7 @@ from tasks.arriving import ArrivingShards
 from tasks.averaging import WeightAverage
 from tasks.backbones import BACKBONES
 from tasks.feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
-from tasks.model import assemble, unfreeze
+from tasks.model import assemble, layer_index, unfreeze
 from tasks.objective import loss_of, optimizer_of
 from tasks.schedules import Best, Plateau, cosine_with_warmup, state
 from tasks.starting import starting_network
@@ -117,10 +117,7 @@ class Fitting:
         if name == "transfer":
             self.body.trainable = False
         else:
-            first = phase.from_layer  # type: ignore[union-attr]
-            if first == LAST_STAGE:
-                first = BACKBONES[self.config.backbone].last_stage
-            unfreeze(self.body, first, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
+            unfreeze(self.body, self.first_layer, train_batch_norm=phase.train_batch_norm)  # type: ignore[union-attr]
         import keras
 
         self.model.compile(
@@ -186,22 +183,31 @@ class Fitting:
             "learning_rate": float(self.model.optimizer.learning_rate),
         }
         self.history.append(row)
-        self.plateau.see(validated["val_loss"], phase.learning_rate)
+        if self.num_val:
+            self.plateau.see(validated["val_loss"], phase.learning_rate)
         log.info("epoch %s in %.1f s", row, time.monotonic() - started)
 
     def _validate(self) -> dict[str, float]:
         """Measure the weights that would be kept (the averaged ones, with EMA), and keep them if best."""
         logs = self._measure()
-        if self.best.see(len(self.history) + 1, logs["val_accuracy"], logs["val_loss"]) or not self.num_val:
+        if self._is_best(len(self.history) + 1, logs):
             self.best_weights = self.model.get_weights()
         last = self.phase == len(self.phases) - 1
         if last and self.epoch >= self.phases[-1][1].epochs - self.config.average_epochs:
             self.average.add(self.model.get_weights())
         return logs
 
+    def _is_best(self, epoch: int, logs: dict[str, float]) -> bool:
+        """Return whether what was measured is the best so far; without val images the newest is."""
+        if self.num_val:
+            return self.best.see(epoch, logs["val_accuracy"], logs["val_loss"])
+        self.best.epoch = epoch
+        return True
+
     def _measure(self) -> dict[str, float]:
+        """Return loss and accuracy on val; nothing where it has no images."""
         if not self.num_val:
-            return {"val_loss": 0.0, "val_accuracy": 0.0}
+            return {}
         batches = validation_batches(self.val_shards, self.image_pixels, self.num_classes, VAL_BATCH_SIZE)
         steps = num_steps(self.num_val, VAL_BATCH_SIZE)
         loss, accuracy = self.model.evaluate(batches, steps=steps, verbose=0)
@@ -214,7 +220,7 @@ class Fitting:
         self.model.set_weights(self.average.mean)
         logs = self._measure()
         log.info("the mean of the last %d epochs: %s", self.average.count, logs)
-        if self.best.see(len(self.history), logs["val_accuracy"], logs["val_loss"]) or not self.num_val:
+        if self._is_best(len(self.history), logs):
             self.best_weights = self.model.get_weights()
             self.averaged_epochs = self.average.count
 
@@ -261,9 +267,8 @@ class Fitting:
                 if now - self.reported > PROGRESS_SECONDS or fitting.step == fitting.steps_per_epoch:
                     self.reported = now
                     rate = images / (now - began)
-                    last = (
-                        f", val accuracy {fitting.history[-1]['val_accuracy']:.4f}" if fitting.history else ""
-                    )
+                    validated = fitting.num_val and fitting.history
+                    last = f", val accuracy {validated[-1]['val_accuracy']:.4f}" if validated else ""
                     fitting.draft.progress(
                         fitting.steps_before(fitting.phase)
                         + fitting.epoch * fitting.steps_per_epoch
@@ -324,7 +329,7 @@ class Fitting:
         }
         groups = {
             "model": [variable.numpy() for variable in self.model.variables],
-            "optimizer": [variable.numpy() for variable in self.model.optimizer.variables],
+            "optimizer": [variable.numpy() for variable in self._optimizer_variables()],
             "best": self.best_weights,
             "average": self.average.mean,
         }
@@ -342,10 +347,18 @@ class Fitting:
     def _restore_variables(self, groups: dict[str, checkpoint.Arrays]) -> None:
         for variables, name in (
             (self.model.variables, "model"),
-            (self.model.optimizer.variables, "optimizer"),
+            (self._optimizer_variables(), "optimizer"),
         ):
             for variable, value in zip(variables, groups[name], strict=True):
                 variable.assign(value)
+
+    def _optimizer_variables(self) -> Any:
+        """Return the optimizer's own variables, without the scale of the loss that float16 has beside them.
+
+        So a training goes on on a device that computes in another precision; the scale finds itself anew.
+        """
+        optimizer = self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer).variables
 
     def _interrupted(self) -> None:
         raise Interrupted(
@@ -376,6 +389,11 @@ class Fitting:
         self.body, self.head = starting_network(
             self.store, config, config.input_size_pixels or self.image_pixels, self.classes
         )
+        from_layer = config.fine_tuning.from_layer
+        if from_layer == LAST_STAGE:
+            from_layer = BACKBONES[config.backbone].last_stage
+        # Now: a layer that is not there must not be found out after hours of transfer.
+        self.first_layer = layer_index(self.body, from_layer) if config.fine_tuning.epochs else 0
         self.model = assemble(
             config.backbone,
             self.body,

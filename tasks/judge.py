@@ -35,7 +35,7 @@ from infra.draft import Draft
 from infra.errors import DataError
 from infra.manifest import Manifest
 from tasks.classifier import Classifier, split_batches
-from tasks.index import read_index
+from tasks.learnt import images_of
 from tasks.metrics import paired_interval
 from tasks.stage import Parents, StageConfig
 
@@ -67,6 +67,10 @@ class JudgeConfig(StageConfig):
     batch_size: PositiveInt = 256
     """Images at once on the device; as in evaluate."""
 
+    def rule(self) -> dict[str, Any]:
+        """Return the numbers by which a verdict is reached."""
+        return self.model_dump(mode="json", include={"delta", "epsilon", "min_class_images"})
+
 
 def run(parents: Parents, config: JudgeConfig, draft: Draft) -> Manifest:
     """Predict the reference set with both, and decide. Raises DataError where it is empty."""
@@ -90,7 +94,7 @@ def run(parents: Parents, config: JudgeConfig, draft: Draft) -> Manifest:
         for side, prefix in (("champion", "champion_"), ("challenger", ""))
     }
     draft.put("verdict.json", json.dumps(verdict, indent=1, ensure_ascii=False, sort_keys=True).encode())
-    short = ("promote", "reason", "num_images", "accuracy", "worst_class", "notes")
+    short = ("promote", "reason", "rule", "num_images", "accuracy", "worst_class", "notes")
     return draft.commit(**{name: verdict[name] for name in short})
 
 
@@ -133,7 +137,7 @@ def decide(
     return {
         "promote": not objections,
         "reason": "; ".join([found, *objections]),
-        "rule": config.model_dump(mode="json", include={"delta", "epsilon", "min_class_images"}),
+        "rule": config.rule(),
         "num_images": total,
         "accuracy": {
             "champion": float(champion.mean()),
@@ -235,9 +239,7 @@ def _notes(parents: Parents, labels: NDArray[np.int64]) -> list[str]:
         count = int((labels == classes.index(name)).sum())
         if name not in own.facts["classes"] and count:
             notes.append(f"The champion does not know {name}: its {count} pictures count as missed by it.")
-    held = {row.sha256 for row in read_index(ingest.read(parents.store, "index.csv")) if row.split == "test"}
-    rows = read_index(own.read(parents.store, "index.csv"))
-    learnt = len({row.sha256 for row in rows if row.split == "train"} & held)
+    learnt = len(images_of(parents.store, own, "train") & images_of(parents.store, ingest, "test"))
     if learnt:
         notes.append(f"The champion learnt from {learnt} of the reference pictures: it is favoured.")
     return notes

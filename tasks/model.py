@@ -115,6 +115,19 @@ def unfreeze(body: Any, from_layer: str | int, *, train_batch_norm: bool) -> Non
     """
     import keras
 
+    first = layer_index(body, from_layer)
+    body.trainable = True
+    for index, layer in enumerate(body.layers):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= first and (train_batch_norm or not is_norm)
+
+
+def layer_index(body: Any, from_layer: str | int) -> int:
+    """Return the place of a layer of a backbone, from 0; of a name, or an index that may count from the end.
+
+    Raises:
+        ConfigError: There is no such layer.
+    """
     names = [layer.name for layer in body.layers]
     if isinstance(from_layer, str):
         if from_layer not in names:
@@ -132,7 +145,4 @@ def unfreeze(body: Any, from_layer: str | int, *, train_batch_norm: bool) -> Non
             expected=f"an index below {len(names)}",
             remedy="Change train.fine_tuning.from_layer.",
         )
-    body.trainable = True
-    for index, layer in enumerate(body.layers):
-        is_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = index >= first and (train_batch_norm or not is_norm)
+    return first

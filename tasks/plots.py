@@ -7,6 +7,7 @@ so that several plots can share a page; nothing outside the text is referred to.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -71,10 +72,12 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
                 (f"val_{name}", "val", _VAL, "-"),
             ):
                 values = [_number(entry.get(key)) for entry in history]
-                axes.plot(epochs, values, color=colour, linestyle=style, label=label, **few)
+                if not all(map(math.isnan, values)):  # as those of val are where it has no images
+                    axes.plot(epochs, values, color=colour, linestyle=style, label=label, **few)
             _mark_phases(axes, history)
-            if best_epoch in epochs:
-                best = _number(history[epochs.index(best_epoch)].get(f"val_{name}"))
+            marked = history[epochs.index(best_epoch)] if best_epoch in epochs else {}
+            best = _number(marked.get(f"val_{name}"))
+            if not math.isnan(best):
                 axes.plot(
                     [best_epoch], [best], "o", color=_VAL, markersize=10, markerfacecolor="none",
                     markeredgewidth=2, label=f"best epoch ({best_epoch})",

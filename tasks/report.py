@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tasks import plots, report_robustness, report_views
 from tasks.explain import Explained, overlay
+from tasks.learnt import note
 from tasks.page import (
     PERCENT_SIGN,
     count,
@@ -182,10 +183,14 @@ def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
     wrong = num_examples - sum(row[i] for i, row in enumerate(entry["confusion"]))
     averaged = report_views.spoken(inputs.tta, inputs.metrics.get("tta", {})) if with_tta else ""
     views = f", averaging over {averaged}" if averaged else ""
+    learnt = note(inputs.metrics.get("already_learnt", {}), detail.removesuffix("_tta"))
+    unseen = "" if learnt else " it had never seen"
     sentences = [
-        f"Of {count(num_examples)} images it had never seen, the model names {percent(entry['accuracy'])}"
+        f"Of {count(num_examples)} images{unseen}, the model names {percent(entry['accuracy'])}"
         f" right{views}, and {count(wrong)} wrong."
     ]
+    if learnt:
+        sentences.append(learnt)
     low, high = (entry.get("intervals") or {}).get("accuracy") or (None, None)
     if low is not None:
         sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {percent(low)} to {percent(high)}.")

@@ -40,7 +40,10 @@ class Plateau:
             return
         self.waited += 1
         if self.waited >= self.patience:
-            self.scale = max(self.scale * self.factor, self.min_learning_rate / learning_rate)
+            lowest = min(
+                self.scale, self.min_learning_rate / learning_rate
+            )  # a phase may begin below the floor
+            self.scale = max(self.scale * self.factor, lowest)
             self.waited = 0
 
 

@@ -31,11 +31,12 @@ from pydantic import (
 
 from infra.draft import Draft
 from infra.errors import ConfigError
-from infra.manifest import Manifest
-from infra.store import file_sha256
+from infra.manifest import Manifest, load_manifest
+from infra.store import Store, file_sha256
 from tasks.backbones import BACKBONES, check_backbone
 from tasks.ensembles import ENSEMBLE, load_ensemble, validate
 from tasks.fitting import Fitting
+from tasks.learnt import already_learnt, learnt_from
 from tasks.loading import load_keras
 from tasks.online import OnlineLayer
 from tasks.saving import save_model
@@ -171,6 +172,15 @@ class TrainConfig(StageConfig):
         return names
 
     @model_validator(mode="after")
+    def _has_imagenet_weights(self) -> Self:
+        if self.initial_weights == "imagenet" and not BACKBONES[self.backbone].application:
+            raise ValueError(
+                f"There are no ImageNet weights of {self.backbone}: it is trained from scratch, or from a "
+                "file or a run. Choose another backbone (hemaflow backbones), or initial_weights=none."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _input_is_large_enough(self) -> Self:
         least = BACKBONES[self.backbone].min_pixels
         if 0 < self.input_size_pixels < least:
@@ -228,13 +238,14 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
         model = fitting.finished_model()
     return _commit(
         parents,
+        config,
         draft,
         model,
         fitting.history,
         backbone=config.backbone,
         optimizer_steps=fitting.optimizer_steps,
         best_epoch=fitting.best.epoch,
-        best_val_accuracy=fitting.best.accuracy,
+        best_val_accuracy=fitting.best.accuracy if fitting.best.accuracy >= 0 else None,
         averaged_epochs=fitting.averaged_epochs,
     )
 
@@ -244,9 +255,10 @@ def _average(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     ingest = parents["ingest"]
     model = load_ensemble(parents.store, config.ensemble_of, config.ensemble_sha256, ingest)
     accuracy = validate(model, parents)
-    log.info("averaging %d models: val accuracy %.4f", len(config.ensemble_of), accuracy)
+    log.info("averaging %d models: val accuracy %s", len(config.ensemble_of), accuracy)
     return _commit(
         parents,
+        config,
         draft,
         model,
         [],
@@ -258,21 +270,39 @@ def _average(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
 
 
 def _commit(
-    parents: Parents, draft: Draft, model: Any, history: list[dict[str, Any]], **facts: Any
+    parents: Parents,
+    config: TrainConfig,
+    draft: Draft,
+    model: Any,
+    history: list[dict[str, Any]],
+    **facts: Any,
 ) -> Manifest:
+    ingest = parents["ingest"]
+    digests = learnt_from(ingest, _other_models(parents.store, config))
+    learnt = already_learnt(parents.store, ingest, digests)
+    if any(count != 0 for count in learnt.values()):
+        log.warning("images that other runs' data had to learn from: %s", learnt)
     with scratch_folder() as folder:
         path = folder / "model.keras"
         save_model(model, path)
         draft.put_file("model.keras", path)
     draft.put("history.json", json.dumps(history, indent=1).encode())
-    ingest = parents["ingest"]
     return draft.commit(
         epochs=len(history),
         num_parameters=int(model.count_params()),
         image_size_pixels=ingest.facts["image_size_pixels"],
         classes=ingest.facts["classes"],
+        learnt_from=digests,
+        already_learnt=learnt,
         **facts,
     )
+
+
+def _other_models(store: Store, config: TrainConfig) -> list[Manifest]:
+    """Return the results of train that the config begins from, or averages."""
+    names = config.ensemble_of or (config.initial_weights,)
+    found = (load_manifest(store, "train", key) for key in map(result_key, names) if key)
+    return [loaded[0] for loaded in found if loaded]
 
 
 def use_devices(mixed_precision: str) -> Any:

@@ -71,6 +71,12 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
     assert cells(page, "b")[1:] == ["1.0000", "", "**8**"]
 
 
+def test_images_that_were_learnt_from_are_said_to_be() -> None:
+    test = {"num_examples": 2, "accuracy": 0.5, "intervals": {"accuracy": [0.1, 0.9]}}
+    document = {"test": test, "already_learnt": {"val": 0, "test": 2}}
+    assert "learnt from 2 of the images of test" in pages.metrics(document, "flips")
+
+
 def test_views_that_are_not_those_asked_for_say_why() -> None:
     assert pages.views("search", ["identity", "rotate-90"], "") == "search: identity, rotate-90"
     assert pages.views("flips", ["identity"], "3 of 200 lost") == "flips: identity (3 of 200 lost)"

@@ -14,6 +14,7 @@ from infra.draft import Draft
 from infra.errors import StageError
 from infra.local_store import LocalStore
 from infra.manifest import Manifest
+from tasks.ensembles import average
 from tasks.explain import grad_cam
 from tasks.submission import model_code, pack, run_submission
 from tasks.train import TrainConfig, run
@@ -67,6 +68,36 @@ def test_its_accuracy_on_val_is_its_own(store: LocalStore) -> None:
     assert trained.facts["best_val_accuracy"] > 0.9
     made = train(store, **of(trained, trained))
     assert made.facts["best_val_accuracy"] == pytest.approx(trained.facts["best_val_accuracy"], abs=1e-6)
+
+
+def test_an_ensemble_may_be_a_member_and_is_explained(store: LocalStore) -> None:
+    members = [train(store, seed=seed) for seed in (1, 2, 3)]
+    pair = train(store, **of(*members[:2]))
+    made = model(store, train(store, **of(pair, members[2])))
+    images = pictures(3)
+    answers = [np.array(model(store, member)(images)) for member in members]
+    np.testing.assert_allclose(
+        np.array(made(images)), (answers[0] + answers[1] + 2 * answers[2]) / 4, atol=1e-6
+    )
+    heat = [grad_cam(model(store, one), images, [0, 1, 2]) for one in (pair, members[2])]
+    expected = np.mean(heat, axis=0)
+    np.testing.assert_allclose(
+        grad_cam(made, images, [0, 1, 2]), expected / expected.max((1, 2), keepdims=True), atol=1e-5
+    )
+
+
+def test_the_mean_is_exact_where_a_gpu_computes_in_half_precision(store: LocalStore) -> None:
+    import keras
+
+    members = [model(store, train(store, seed=seed)) for seed in (1, 2)]
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        averaged = average(members)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    images = pictures(12)
+    expected = np.mean([np.array(member(images)) for member in members], axis=0)
+    np.testing.assert_allclose(np.array(averaged(images)), expected, atol=1e-6)
 
 
 def test_where_it_looks_is_the_mean_of_where_its_members_look(store: LocalStore) -> None:

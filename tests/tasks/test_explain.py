@@ -10,6 +10,7 @@ import pytest
 from members import MEMBERS
 from numpy.typing import NDArray
 
+from tasks.backbones import BACKBONES, preprocess
 from tasks.explain import grad_cam, overlay
 from tasks.model import assemble, build_network
 
@@ -75,6 +76,30 @@ def test_the_heat_of_another_class_is_elsewhere_though_the_model_is_sure(tmp_pat
     assert dark[28, 28] > 0.8
 
 
+def test_colours_that_preprocessing_turns_around_are_looked_at_as_the_network_sees_them() -> None:
+    import keras
+
+    pixels = keras.Input((SIZE, SIZE, 3))
+    inner = keras.Input((SIZE, SIZE, 3))
+    only_first = keras.layers.Conv2D(1, 4, strides=4, activation="relu")
+    backbone = keras.Model(inner, only_first(inner), name="backbone")
+    kernel = np.zeros((4, 4, 3, 1), np.float32)
+    kernel[:, :, 0] = 1 / 16
+    only_first.set_weights([kernel, np.zeros(1, np.float32)])
+    features = keras.Input(backbone.output_shape[1:])
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    dense = keras.layers.Dense(2, "softmax")
+    head = keras.Model(features, dense(pooled), name="head")
+    dense.set_weights([np.array([[1, -1]], np.float32), np.zeros(2, np.float32)])
+    model = keras.Model(pixels, head(backbone(preprocess(pixels, "caffe"))))
+    image = np.full((1, SIZE, SIZE, 3), 100, np.uint8)
+    image[0, :8, :8, 0] = 250
+    image[0, 24:, 24:, 2] = 250
+    [heat] = grad_cam(model, image, [0])  # ResNet takes BGR: the first channel is blue
+    assert heat[28, 28] == 1
+    assert heat[4, 4] < 0.1
+
+
 def test_an_image_that_nothing_speaks_for_has_no_heat(tmp_path: Path) -> None:
     black = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     assert grad_cam(patch_model(tmp_path), black, [0]).max() == 0
@@ -98,9 +123,9 @@ def test_every_backbone_can_be_explained_as_it_is_saved(name: str, tmp_path: Pat
     body, head = build_network(name, None, 64, 5, (), 0.1)
     built = assemble(name, body, head, 48, to_train=False)
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), np.uint8)
-    features = images.astype(np.float32)
-    for layer in built.layers[1:-1]:
-        features = layer(features)
+    features = keras.ops.convert_to_tensor(images.astype(np.float32))
+    resized = keras.layers.Resizing(64, 64)(features)
+    features = body(preprocess(resized, BACKBONES[name].preprocessing), training=False)
     pooled = np.asarray(features).mean((0, 1, 2))
     # Class 3 is what this image has; class 2 is the opposite, and class 0 is nothing.
     kernel = np.zeros((len(pooled), 5), np.float32)

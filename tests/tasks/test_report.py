@@ -107,6 +107,28 @@ def inputs() -> ReportInputs:
     )
 
 
+def test_what_was_learnt_from_is_not_called_unseen() -> None:
+    made = inputs()
+    assert "it had never seen" in Page(render(made).decode()).text
+    made.metrics["already_learnt"] = {"val": 0, "test": 7}
+    text = Page(render(made).decode()).text
+    assert "it had never seen" not in text
+    assert "learnt from 7 of the images of test" in text
+
+
+def test_a_training_without_val_images_has_curves_without_them() -> None:
+    made = inputs()
+    for row in made.history:
+        del row["val_loss"], row["val_accuracy"]
+    made.train_facts.update(best_epoch=5, best_val_accuracy=None)
+    page = render(made).decode()
+    curves = page[page.index('id="training"') :].partition("</section>")[0]
+    assert "train" in curves
+    assert ">val<" not in curves
+    assert "best epoch" not in curves
+    assert "The weights kept" not in curves
+
+
 class Page(HTMLParser):
     """Collects the tags, attributes and text of a page, and fails where tags do not close."""
 

@@ -27,6 +27,13 @@ def test_a_plateau_halves_the_rate_down_to_its_floor() -> None:
     assert scales == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125, 0.1, 0.1, 0.1]
 
 
+def test_a_plateau_never_raises_a_rate_that_begins_below_its_floor() -> None:
+    plateau = Plateau(patience=1, factor=0.5, min_learning_rate=1e-4)
+    for _ in range(3):
+        plateau.see(1.0, 1e-5)
+    assert plateau.scale == 1
+
+
 def test_the_best_is_told_by_accuracy_then_loss() -> None:
     best = Best(patience=2)
     assert best.see(1, 0.9, 0.5)

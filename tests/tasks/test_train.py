@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,73 @@ def test_early_stopping_ends_the_phase_and_keeps_the_best(store: LocalStore) -> 
     )
     assert manifest.facts["epochs"] < 30
     assert manifest.facts["best_epoch"] <= manifest.facts["epochs"] - 2
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_without_val_images_every_epoch_counts(store: LocalStore, schedule: str) -> None:
+    asked = config(
+        transfer={"epochs": 0},
+        fine_tuning={"epochs": 4, "learning_rate": 0.003},
+        early_stopping_patience=1,
+        plateau_patience=1,
+        schedule=schedule,
+        average_epochs=0,
+    )
+    made = run(parents(store, NUM_TRAIN, num_val=0), asked, Draft(store, inputs("train")))
+    rows = history(store, made)
+    assert len(rows) == made.facts["best_epoch"] == 4
+    assert made.facts["best_val_accuracy"] is None
+    assert not {"val_loss", "val_accuracy"} & rows[0].keys()
+    if schedule == "plateau":
+        np.testing.assert_allclose([row["learning_rate"] for row in rows], 0.003, rtol=1e-6)
+
+
+def test_a_layer_that_is_not_there_is_told_before_anything_is_trained(store: LocalStore) -> None:
+    asked = config(
+        transfer={"epochs": 1}, fine_tuning={"epochs": 1, "from_layer": "block9"}, average_epochs=0
+    )
+    said: list[Any] = []
+    with pytest.raises(ConfigError, match="has no layer 'block9'"):
+        train(store, asked, progress=lambda *told: said.append(told))
+    assert not said
+
+
+def test_imagenet_weights_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match="no ImageNet weights of cnn"):
+        TrainConfig(initial_weights="imagenet")
+    assert TrainConfig(initial_weights="imagenet", backbone="resnet50").backbone == "resnet50"
+
+
+@pytest.mark.parametrize("first", ["mixed_float16", "float32"])
+def test_a_checkpoint_goes_on_where_precision_is_another(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """As from a GPU that computes in float16, which scales the loss, to a CPU, and back."""
+    import keras
+
+    second = {"mixed_float16": "float32", "float32": "mixed_float16"}[first]
+    policies = [first, second]
+
+    def use_next(_: str) -> Any:
+        keras.mixed_precision.set_global_policy(policies.pop(0))
+        return nullcontext()
+
+    monkeypatch.setattr("tasks.train.use_devices", use_next)
+
+    def cut(done: int, total: int, message: str) -> None:
+        if done == CUT_AT_STEP:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(fitting, "PROGRESS_SECONDS", 0.0)
+    try:
+        with pytest.raises(Interrupted):
+            train(store, CONFIG, cut)
+        made = train(store, CONFIG)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert policies == []
+    assert made.facts["optimizer_steps"] == 4 * STEPS_PER_EPOCH
+    assert all(np.isfinite(row["loss"]) for row in history(store, made))
 
 
 @pytest.mark.parametrize(
