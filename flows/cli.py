@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -36,6 +36,8 @@ from infra.errors import ConfigError, HemaflowError, nearest
 from infra.settings import current_settings
 from infra.store import Store
 from tasks.check import check_submission
+from tasks.images import Fit
+from tasks.learnt import note
 
 KEYBOARD_INTERRUPT, TERMINATED = 130, 143
 CONSOLE_ENTRIES = {
@@ -196,7 +198,13 @@ def check(
     split: Annotated[
         str, typer.Option(help="all, train, val or test; by default test where the source has splits.")
     ] = "",
-    size: Annotated[int, typer.Option(help="Pictures are brought to this square, in pixels.", min=1)] = 96,
+    size: Annotated[
+        int,
+        typer.Option(help="Pictures are brought to this square, in pixels; 0: what the model takes.", min=0),
+    ] = 0,
+    fit: Annotated[
+        str, typer.Option(help="How pictures become squares, as ingest.fit: crop, pad or stretch.")
+    ] = "crop",
     as_json: Json = False,
 ) -> None:
     """Score a submission on pictures of your own. The code in the zip is run with your rights."""
@@ -205,15 +213,24 @@ def check(
             f"--split {split}: there is no such split.",
             expected=nearest(split, ["all", "train", "val", "test"]),
         )
+    if fit not in get_args(Fit):
+        raise ConfigError(f"--fit {fit}: there is no such way.", expected=nearest(fit, get_args(Fit)))
     with err.status("running the submission"):
-        card = check_submission(submission, data, current_settings(), split=split, size_pixels=size)  # type: ignore[arg-type]
+        card = check_submission(
+            submission,
+            data,
+            current_settings(),
+            split=split,  # type: ignore[arg-type]
+            size_pixels=size,
+            fit_method=fit,  # type: ignore[arg-type]
+        )
     for ref, reason in card.unreadable.items():
         err.print(f"left out {ref}: {reason}", markup=False)
     if as_json:
         print(json.dumps(card._asdict(), indent=1))
         return
     low, high = card.interval
-    out.print(f"images            {card.num_images} ({card.split})")
+    out.print(f"images            {card.num_images} ({card.split}), at {card.size_pixels} pixels")
     out.print(f"accuracy          {card.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
     out.print(f"balanced accuracy {card.balanced_accuracy:.4f}")
     out.print(f"macro F1          {card.macro_f1:.4f}")
@@ -374,6 +391,8 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
                 + (f"; worst {metrics['worst_corruption']}" if "worst_corruption" in metrics else ""),
                 markup=False,
             )
+    if learnt := note(record.metrics.get("already_learnt", {}), "test"):
+        out.print(learnt, markup=False)
     for name, location in outputs.items():
         out.print(f"{name:<10} {location}", markup=False)
 

@@ -20,6 +20,7 @@ from infra.errors import UserError, nearest
 from infra.fingerprint import ROOT
 from infra.manifest import Manifest, canonical_json, load_manifest
 from infra.store import Store, in_parallel
+from tasks.images import Fit
 
 RECENT = 5
 """How many runs an estimate of time is made from."""
@@ -206,7 +207,7 @@ class TrainedModel:
     path: Path
     classes: list[str]
     image_size_pixels: int
-    fit_method: str
+    fit_method: Fit
     views: tuple[str, ...]
 
 

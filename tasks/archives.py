@@ -22,6 +22,8 @@ MAX_ARRAY_BYTES = 64 << 30
 """The largest array in an npz that is unpacked: two million images of 96 px, squared."""
 MAX_RATIO = 1100
 """The most that deflate can compress is 1032 to 1 (zlib's technical details); more is a forged header."""
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError)
+"""What `zipfile` and numpy raise of an archive that is cut off, damaged, encrypted or of an unknown kind."""
 
 
 class Header(NamedTuple):
@@ -46,7 +48,7 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     try:
         with archive.open(member) as file:
             header, offset = _read_header(file)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
     if header.dtype.hasobject:
         raise DataError(
@@ -76,7 +78,7 @@ def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
         with archive.open(f"{name}.npy") as file:
             array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             return array
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 
@@ -90,7 +92,7 @@ def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDA
             _read_header(file)
             for _ in range(header.shape[0]):
                 yield np.frombuffer(file.read(num_bytes), header.dtype).reshape(shape)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 
@@ -112,7 +114,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open an archive to read. Raises DataError where it is cut off or none."""
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (*BROKEN_ZIP, OSError) as error:
         raise broken_archive(path, error) from error
 
 

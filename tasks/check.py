@@ -6,7 +6,9 @@ cannot import this project, as its judges would run it.
 
 from __future__ import annotations
 
+import json
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,11 +18,16 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.settings import Settings
-from tasks.images import Unreadable, fit
+from tasks.archives import BROKEN_ZIP
+from tasks.classes import PBC_CLASSES
+from tasks.images import Fit, Unreadable, fit
 from tasks.index import Split
 from tasks.scratch import scratch_folder
 from tasks.sources import Item, Source, open_source
 from tasks.submission import Outcome, run_submission, write_images
+
+USUAL_PIXELS = 96
+"""The size of the competition's pictures."""
 
 
 class Scorecard(NamedTuple):
@@ -29,6 +36,8 @@ class Scorecard(NamedTuple):
     split: str
     """The split that was scored: `all` or that of the source."""
     num_images: int
+    size_pixels: int
+    """The square that the pictures were brought to."""
     accuracy: float
     interval: tuple[float, float]
     """95 %, of the accuracy (Wilson, 1927)."""
@@ -50,8 +59,8 @@ def check_submission(
     settings: Settings,
     *,
     split: Split | Literal["all", ""] = "",
-    size_pixels: int = 96,
-    fit_method: str = "crop",
+    size_pixels: int = 0,
+    fit_method: Fit = "crop",
 ) -> Scorecard:
     """Return the scores of a submission on the pictures of a source, as they are: nothing is cleaned.
 
@@ -60,13 +69,15 @@ def check_submission(
         data: What `--data` names.
         settings: Where things are on this machine.
         split: The split to score where the source has splits of its own; "" is test there, else all.
-        size_pixels: Pictures are brought to this square.
+        size_pixels: Pictures are brought to this square; 0 for what the submission's own model takes, or 96
+            where that cannot be told.
         fit_method: How; see `tasks.images.fit`.
 
     Raises:
         DataError: The zip or the source cannot be used, or the submission knows other classes.
         StageError: The submission failed.
     """
+    size_pixels = size_pixels or own_size(zip_path) or USUAL_PIXELS
     with open_source(data, settings) as source, scratch_folder() as folder:
         scan = source.scan()
         chosen, items = _of_split(scan.items, split, source.name)
@@ -82,7 +93,19 @@ def check_submission(
         seconds = time.monotonic() - started
     classes = _classes(outcome, scan.classes, zip_path)
     labels = np.array([classes.index(item.class_name) for item in readable], np.int64)
-    return _scorecard(labels, outcome, classes, chosen, unreadable, seconds)
+    return _scorecard(labels, outcome, classes, chosen, size_pixels, unreadable, seconds)
+
+
+def own_size(zip_path: Path) -> int:
+    """Return the height that the `model.keras` of a submission takes, in pixels; 0 where it tells none."""
+    try:
+        with zipfile.ZipFile(zip_path) as archive, archive.open("model.keras") as packed:
+            with zipfile.ZipFile(packed) as model:
+                config = json.loads(model.read("config.json"))
+        first = config["config"]["layers"][0]["config"]["batch_shape"]
+        return int(first[1] or 0)
+    except (*BROKEN_ZIP, OSError, KeyError, IndexError, TypeError):
+        return 0  # of another kind, or no zip at all, which running it will tell
 
 
 def _of_split(items: Sequence[Item], split: str, name: str) -> tuple[str, Sequence[Item]]:
@@ -105,7 +128,7 @@ def _read(
     source: Source,
     items: Sequence[Item],
     size_pixels: int,
-    fit_method: str,
+    fit_method: Fit,
     readable: list[Item],
     unreadable: dict[str, str],
 ) -> Iterator[NDArray[np.uint8]]:
@@ -121,9 +144,10 @@ def _read(
 
 
 def _classes(outcome: Outcome, found: Sequence[str], zip_path: Path) -> list[str]:
-    """Return the names of labels 0, 1, …: those the submission tells, else those of the source."""
+    """Return the names of labels 0, 1, …: those the submission tells, else those of the competition's eight
+    where the source's are among them, else the source's own."""
     if not outcome.classes:
-        return list(found)
+        return list(PBC_CLASSES if set(found) <= set(PBC_CLASSES) else found)
     unknown = [name for name in found if name not in outcome.classes]
     if unknown:
         raise DataError(
@@ -141,11 +165,12 @@ def _scorecard(
     outcome: Outcome,
     classes: Sequence[str],
     split: str,
+    size_pixels: int,
     unreadable: dict[str, str],
     seconds: float,
 ) -> Scorecard:
     from scipy.stats import binomtest
-    from sklearn.metrics import precision_recall_fscore_support
+    from sklearn.metrics import f1_score, precision_recall_fscore_support
 
     predicted = outcome.labels
     present = np.unique(labels)
@@ -157,10 +182,12 @@ def _scorecard(
     return Scorecard(
         split=split,
         num_images=len(labels),
+        size_pixels=size_pixels,
         accuracy=right / len(labels),
         interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(recall.mean()),
-        macro_f1=float(f1.mean()),
+        # Over the classes that are there or are named, as in a report.
+        macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
         per_class=[
             {
                 "class": classes[label],

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import DataError
-from tasks.images import Unreadable, decode_image, fit
+from tasks.images import Fit, Unreadable, decode_image, fit
 from tasks.loading import load_keras
 from tasks.views import predict
 
@@ -24,7 +24,7 @@ def predict_images(
     image_size_pixels: int,
     classes: Sequence[str],
     views: Sequence[str] = ("identity",),
-    fit_method: str = "crop",
+    fit_method: Fit = "crop",
     *,
     num_top: int = 3,
     batch_size: int = 64,

@@ -1,15 +1,16 @@
 """Package the trained model for a judge, and prove that the package gives the reported predictions.
 
-Reads the test shards of ingest, `model.keras` of train, the views and the predictions of evaluate. Writes
+Reads the test shards of ingest (those of val where test has no images), `model.keras` of train, the views and
+the predictions of evaluate. Writes
 
     submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
     verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions; where
-                       it was calibrated, the temperature, and NLL and ECE of test before and after; the
-                       views, and why they are not those that were asked for, where they are not
+                       it was calibrated, the temperature, and NLL and ECE before and after; the views, and
+                       why they are not those that were asked for, where they are not
 
 Guarantees: the same inputs give the same zip, byte for byte. Nothing is committed unless the zip, unpacked
-into an empty folder and run by a fresh interpreter that cannot import this project, names every test image as
-the report does.
+into an empty folder and run by a fresh interpreter that cannot import this project, names every one of those
+images as the report does.
 """
 
 from __future__ import annotations
@@ -60,24 +61,33 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
     views = tuple(evaluate.facts["tta_views"]) if config.tta else ("identity",)
     tta = views != ("identity",)
     reason = evaluate.facts.get("tta_reason", "") if config.tta else "submit.tta is off"
-    reported = read_predictions(evaluate.read(parents.store, "predictions-test.csv"), len(classes), tta=tta)
+
+    def read(split: str) -> Reported:
+        return read_predictions(
+            evaluate.read(parents.store, f"predictions-{split}.csv"), len(classes), tta=tta
+        )
+
+    split, reported = "test", read("test")
+    if not reported.ids:
+        split, reported = "val", read("val")
     if not reported.ids:
         raise DataError(
-            "The submission cannot be proven: there are no test images.",
-            expected="at least one image in the test split",
-            remedy="Give ingest a share of test images above 0.",
+            "The submission cannot be proven: there are neither test nor val images.",
+            expected="at least one image in one of the two splits",
+            remedy="Give ingest a share of them (ingest.test_share, ingest.val_share); where the source has "
+            "folders of splits, put some images into test/.",
         )
     temperature = 1.0
     if config.calibrate:
-        val = read_predictions(evaluate.read(parents.store, "predictions-val.csv"), len(classes), tta=tta)
+        val = read("val")
         temperature = fit_temperature(val.labels, val.probabilities)
     with scratch_folder() as folder:
         zip_path, images_path = folder / "submission.zip", folder / "images.npy"
         draft.progress(0, 3, "packing the model")
         pack(zip_path, model_code(classes, views, batch_size, temperature), _model(parents))
-        draft.progress(1, 3, "unpacking the test images")
-        _write_images(parents, images_path, len(reported.ids))
-        draft.progress(2, 3, f"naming {len(reported.ids)} test images with the package alone")
+        draft.progress(1, 3, f"unpacking the {split} images")
+        _write_images(parents, split, images_path, len(reported.ids))
+        draft.progress(2, 3, f"naming {len(reported.ids)} {split} images with the package alone")
         chunk_size = batch_size * max(1, 1024 // batch_size)
         outcome = run_submission(zip_path, images_path, chunk_size=chunk_size)
         labels = outcome.labels
@@ -88,7 +98,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         "accuracy": accuracy,
         "labels_sha256": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "num_verified": len(labels),
-        "split": "test",
+        "split": split,
         "temperature": temperature,
         "versions": outcome.versions,
         "views": list(views),
@@ -98,14 +108,14 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         verification["calibration"] = _calibration(reported, temperature)
     draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())
     draft.progress(3, 3, f"verified {len(labels)} predictions")
-    log.info("the package alone names %d of %d test images as reported", len(labels), len(labels))
+    log.info("the package alone names %d of %d %s images as reported", len(labels), len(labels), split)
     return draft.commit(
         size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta, views_reason=reason
     )
 
 
 def _calibration(reported: Reported, temperature: float) -> dict[str, dict[str, float]]:
-    """Return NLL (nats) and ECE of the test split before and after the temperature."""
+    """Return NLL (nats) and ECE of the images that are verified before and after the temperature."""
     once = np.ones((1, len(reported.ids)))
     found: dict[str, dict[str, float]] = {}
     for when, answers in (
@@ -141,15 +151,15 @@ def _model(parents: Parents) -> Path:
     return parents["train"].path(parents.store, "model.keras")
 
 
-def _write_images(parents: Parents, path: Path, num_images: int) -> None:
-    """Write the test images to a .npy of uint8[n, H, W, 3], in bounded memory."""
+def _write_images(parents: Parents, split: str, path: Path, num_images: int) -> None:
+    """Write the images of a split to a .npy of uint8[n, H, W, 3], in bounded memory."""
     ingest = parents["ingest"]
     size = int(ingest.facts["image_size_pixels"])
-    shards = [parents.path(stored) for stored in ingest.matching("test-")]
+    shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
     written = write_images(path, size, (batch.images for batch in read_batches(shards, size, 256)))
     if written != num_images:
         raise StageError(
-            "The report is not about this test split.",
+            f"The report is not about this {split} split.",
             expected=f"predictions for {written} images",
             received=f"predictions for {num_images} images",
             remedy="Run with --from evaluate.",

@@ -210,6 +210,18 @@ def test_images_are_upright_rgb_on_white() -> None:
     assert decode(wide, exif=exif).shape == (6, 2, 3)
 
 
+def test_of_sixteen_bits_the_upper_eight_are_kept() -> None:
+    from PIL import Image
+
+    levels = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, format="PNG")
+    file.seek(0)
+    pixels = decode_image(file)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
+
+
 def test_pictures_that_are_not_square_are_fitted() -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = (10, 200, 30)

@@ -211,6 +211,37 @@ def test_submission_is_packed_verified_and_the_same_each_time(
     assert file_sha256(tmp_path / "again.zip") == manifest.object("submission.zip").sha256
 
 
+def test_without_test_images_it_is_proven_on_val(
+    store: LocalStore, model_path: Path, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    def results(predictions: bytes) -> Parents:
+        ingest = Draft(store, inputs("ingest", of=len(predictions)))
+        shard = tmp_path / "shard"
+        records = (encode(f"cell-{i}", image, one_hot(i % 3, 3)) for i, image in enumerate(images))
+        num_records = write_records(shard, records)
+        ingest.put_file(shard_name("val", 0, 1), shard, num_records=num_records)
+        train = Draft(store, inputs("train", of=len(predictions)))
+        train.put_file("model.keras", model_path)
+        evaluate = Draft(store, inputs("evaluate", batch_size=BATCH_SIZE, of=len(predictions)))
+        evaluate.put("predictions-test.csv", predictions_csv(model_path, images[:0]))
+        evaluate.put("predictions-val.csv", predictions)
+        made = {
+            "ingest": ingest.commit(classes=CLASSES, image_size_pixels=SIZE_PIXELS),
+            "train": train.commit(),
+            "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
+        }
+        return Parents(store, made)
+
+    manifest = run(
+        results(predictions_csv(model_path, images)), SubmitConfig(), Draft(store, inputs("submit"))
+    )
+    assert manifest.facts["num_verified"] == len(images)
+    assert json.loads(manifest.read(store, "verification.json"))["split"] == "val"
+    nothing = results(predictions_csv(model_path, images[:0]))
+    with pytest.raises(DataError, match=r"neither test nor val images(.|\n)*put some images into test/"):
+        run(nothing, SubmitConfig(), Draft(store, inputs("submit", of="nothing")))
+
+
 def test_submission_of_another_model_is_refused_and_nothing_committed(
     store: LocalStore, parents: Parents, tmp_path: Path
 ) -> None:
