@@ -74,6 +74,7 @@ def comparison(
             policies,
             vary=vary,
             seeds=seeds,
+            ensembles=ensembles,
             equal_steps=equal_steps,
             data=data,
             changes=changes,
@@ -81,7 +82,7 @@ def comparison(
         ):
             records = [blood_cell_training(**request.model_dump()) for request in contender.requests]
             members.append(member(opened, contender.name, records))
-            if ensembles and len(records) > 1:
+            if ensembles:
                 averaging = contender.averaging([record.run for record in records])
                 averaged = [blood_cell_training(**request.model_dump()) for request in averaging.requests]
                 members.append(member(opened, averaging.name, averaged))

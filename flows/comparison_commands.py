@@ -11,7 +11,7 @@ import typer
 from flows.console import ConsoleObserver
 from flows.contenders import contenders
 from flows.embedded import prefect_watched_by
-from flows.leaderboard import HEADINGS, plot, rows
+from flows.leaderboard import listing, plot
 from flows.policies import POLICIES
 from flows.terminal import Changes, Data, Json, StoreUrl, err, out, table
 from infra.errors import ConfigError
@@ -56,8 +56,24 @@ def compare(
     named, with_backbones, with_policies = _split(recipes), _split(backbones), _split(policies)
     with_changes = tuple(changes or ())
     varied = tuple(vary or ())
-    if not contenders(named, with_backbones, with_policies, vary=varied, changes=with_changes):
-        raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes demo,laptop")
+    if not contenders(
+        named,
+        with_backbones,
+        with_policies,
+        vary=varied,
+        seeds=seeds,
+        ensembles=ensembles,
+        equal_steps=equal_steps,
+        data=data,
+        changes=with_changes,
+    ):
+        raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes cnn,laptop")
+    if plot_file and not plot_file.absolute().parent.is_dir():
+        raise ConfigError(
+            "The plot cannot be written: there is no such folder.",
+            received=f"--plot {plot_file}",
+            remedy="Make the folder first, or name another file.",
+        )
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.comparison import comparison
 
@@ -73,16 +89,13 @@ def compare(
             changes=with_changes,
             store=store,
         )
+    if as_json:
+        print(json.dumps([member.model_dump(mode="json") for member in ranked], indent=1))
+    else:
+        out.print(listing(ranked))
     if plot_file:
         plot_file.write_bytes(plot(ranked))
         err.print(f"plot       {plot_file}", markup=False)
-    if as_json:
-        print(json.dumps([member.model_dump(mode="json") for member in ranked], indent=1))
-        return
-    listed = table("", *HEADINGS)
-    for place, cells in enumerate(rows(ranked), start=1):
-        listed.add_row(str(place), *cells)
-    out.print(listed)
 
 
 def list_policies() -> None:

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from flows.recipes import recipe_named
 from flows.run import RunRequest
 from flows.stages import PipelineConfig
 from infra.errors import ConfigError
+
+SEED = "train.seed"
+"""What makes the runs of one contender differ."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def contenders(
     *,
     vary: Sequence[str] = (),
     seeds: int = 1,
+    ensembles: bool = False,
     equal_steps: bool = False,
     data: str = "",
     changes: Sequence[str] = (),
@@ -49,22 +54,32 @@ def contenders(
     Each of `vary` is `stage.field=A,B,C` or `stage.field=[…]`: a field with the values that it is given.
     Every combination is a contender. Where steps are to be equal, a policy that makes more copies than the
     recipe has fewer epochs for it, and one that makes fewer has more, so that each is trained on as many
-    images as whole epochs allow.
+    images as whole epochs allow. `changes` come after the policy; `ensembles` is only checked here.
 
     Raises:
-        ConfigError: There is no such recipe, backbone, policy or field: told before anything is trained.
+        ConfigError: There is no such recipe, backbone, policy or field, the recipes would be trained on
+            different data, or what was asked for would have no effect: told before anything is trained.
     """
+    _check_effects(backbones, policies, vary, changes, seeds, ensembles, equal_steps)
+    sources = {recipe_named(recipe).data for recipe in recipes}
+    if not data and len(sources) > 1:
+        raise ConfigError(
+            "These recipes use different data where none is named: their figures could not be compared.",
+            received=", ".join(sorted(sources)),
+            remedy="Name the data for all of them with --data.",
+        )
     found = []
     grid = product(recipes, backbones or ("",), policies or ("",), *map(_variants, vary))
     for recipe, backbone, policy, *varied in grid:
         named = {"train.backbone": backbone, "policy": policy}
-        own = (*changes, *(f"{field}={value}" for field, value in named.items() if value), *varied)
+        # What was said field by field counts, whatever a policy would make of it.
+        own = (*(f"{field}={value}" for field, value in named.items() if value), *changes, *varied)
         if equal_steps:
             plain = RunRequest(recipe=recipe, data=data, changes=tuple(changes), store=store)
             changed = plain.model_copy(update={"changes": own})
             own = (*own, *_as_many_steps(plain.pipeline_config(), changed.pipeline_config()))
         requests = tuple(
-            RunRequest(recipe=recipe, data=data, changes=(*own, f"train.seed={seed}"), store=store)
+            RunRequest(recipe=recipe, data=data, changes=(*own, f"{SEED}={seed}"), store=store)
             for seed in range(seeds)
         )
         for request in requests:
@@ -77,12 +92,8 @@ def contenders(
 def _variants(text: str) -> list[str]:
     """Return the changes that give a field its values: `a.b=1,2` is `a.b=1` and `a.b=2`."""
     field, _, values = text.partition("=")
-    if field.strip() == "train.seed":
-        raise ConfigError(
-            "train.seed does not vary: each contender is trained with the same seeds.",
-            received=f"--vary {text}",
-            remedy="Say how many with --seeds; the leaderboard shows the interval over them.",
-        )
+    if field.strip() == SEED:
+        raise _seeds_are_given("--vary")
     try:
         parsed = json.loads(values)
     except json.JSONDecodeError:
@@ -98,6 +109,51 @@ def _variants(text: str) -> list[str]:
             received=f"--vary {text}",
         )
     return [f"{field}={value}" for value in variants]
+
+
+def _check_effects(
+    backbones: Sequence[str],
+    policies: Sequence[str],
+    vary: Sequence[str],
+    changes: Sequence[str],
+    seeds: int,
+    ensembles: bool,
+    equal_steps: bool,
+) -> None:
+    """Raise ConfigError for what one option would silently undo of another."""
+    given = [change.partition("=")[0].strip() for change in changes]
+    if SEED in given:
+        raise _seeds_are_given("--set")
+    varied = {field.partition("=")[0].strip(): "--vary" for field in vary}
+    varied |= {"train.backbone": "--backbones"} if backbones else {}
+    varied |= {"policy": "--policies"} if policies else {}
+    for field in given:
+        if field in varied:
+            raise ConfigError(
+                f"{field} is given twice.",
+                received=f"--set {field}=… and {varied[field]}",
+                remedy="Leave out one of them.",
+            )
+    if ensembles and seeds == 1:
+        raise ConfigError(
+            "There is nothing to average: an ensemble is made of the models of several seeds.",
+            received="--ensembles with one seed",
+            remedy="Say how many with --seeds 3, or leave out --ensembles.",
+        )
+    if equal_steps and not policies and not any(field.startswith("augment.") for field in varied):
+        raise ConfigError(
+            "The steps are equal already: nothing that is compared makes more or fewer copies.",
+            received="--equal-steps without --policies, and without --vary augment.…",
+            remedy="Leave out --equal-steps.",
+        )
+
+
+def _seeds_are_given(option: str) -> ConfigError:
+    return ConfigError(
+        f"{SEED} cannot be given: each contender is trained with the same seeds, from 0 on.",
+        received=f"{option} {SEED}=…",
+        remedy="Say how many with --seeds; the leaderboard shows the interval over them.",
+    )
 
 
 def _as_many_steps(plain: PipelineConfig, changed: PipelineConfig) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.run import RunRequest
+from infra.errors import ConfigError
+from tasks.starting import RESULT, RUN
 
 
 def fold_requests(
@@ -24,5 +26,13 @@ def fold_requests(
         for fold in range(folds)
     ]
     for request in requests:
-        request.pipeline_config()
+        train = request.pipeline_config().train
+        if train.ensemble_of or train.initial_weights.startswith((RUN, RESULT)):
+            raise ConfigError(
+                "A model of another run may have learnt from the images whose labels are to be judged.",
+                expected="each fold trained from scratch, from imagenet or from a file",
+                received=f"train.initial_weights={train.initial_weights}, "
+                f"train.ensemble_of of {len(train.ensemble_of)}",
+                remedy="Leave out these changes.",
+            )
     return requests

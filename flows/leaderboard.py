@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from pydantic import BaseModel, ConfigDict, Field
+from rich.table import Table
 
 from flows.record import RunRecord
-from flows.terminal import duration, size
+from flows.terminal import duration, size, table
 from tasks.leaderboard_plot import Point, draw
 from tasks.metrics import CONFIDENCE
 
@@ -112,3 +113,11 @@ def rows(members: Sequence[Member]) -> list[list[str]]:
         ]
         for member in members
     ]
+
+
+def listing(members: Sequence[Member]) -> Table:
+    """Return the table for a terminal, numbered from the best on."""
+    listed = table("", *HEADINGS)
+    for place, cells in enumerate(rows(members), start=1):
+        listed.add_row(str(place), *cells)
+    return listed

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.record import REFERENCE, RunRecord, runs
+from flows.record import RunRecord, runs
+from flows.stages import STAGE_NAMES
 from flows.why import causes, config_changes
 from infra.manifest import Manifest, StoredObject, load_manifest
 from infra.store import Store, in_parallel
@@ -94,13 +95,15 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
         → [one's, other's].
     """
     stages: dict[str, Any] = {}
+    # A run's other needs are no stages of its own: a difference in them is one of the stage that reads them.
+    reached = {stage.stage for record in (one, other) for stage in record.stages} | set(STAGE_NAMES)
     for stage in dict.fromkeys([*one.needs, *other.needs]):
-        if stage == REFERENCE:
-            continue  # no stage of theirs: a difference in it is one of ingest
+        if stage not in reached:
+            continue
         keys = one.key(stage), other.key(stage)
         if None in keys:
-            reached = [record.run for record, key in zip((one, other), keys, strict=True) if key]
-            stages[stage] = f"only run {reached[0]} got there" if reached else "neither run got there"
+            got_there = [record.run for record, key in zip((one, other), keys, strict=True) if key]
+            stages[stage] = f"only run {got_there[0]} got there" if got_there else "neither run got there"
         elif keys[0] == keys[1]:
             stages[stage] = "same"
         else:
@@ -120,10 +123,9 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
         },
         "stages": stages,
         "metrics": {
-            f"{split} {name}": [values.get(name), other.metrics.get(split, {}).get(name)]
-            for split, values in one.metrics.items()
-            if isinstance(values, dict)
+            f"{split} {name}": [record.metrics.get(split, {}).get(name) for record in (one, other)]
+            for split in dict.fromkeys([*one.metrics, *other.metrics])
             for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
-            if name in values
+            if any(name in record.metrics.get(split, {}) for record in (one, other))
         },
     }

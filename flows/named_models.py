@@ -41,6 +41,27 @@ def with_models_found(config: PipelineConfig, store: Store) -> PipelineConfig:
     return config.model_copy(update={"train": train.model_copy(update=update)}) if update else config
 
 
+def as_found(config: PipelineConfig, asked: PipelineConfig, found: PipelineConfig) -> PipelineConfig:
+    """Return a config that goes on with the models that an earlier run found.
+
+    Args:
+        config: What is asked for now.
+        asked: What the earlier run was asked for.
+        found: The same with the models found: of its names those count that are still asked for.
+    """
+    fields = {
+        "initial_weights": ("initial_weights", "initial_weights_sha256", "initial_classes"),
+        "ensemble_of": ("ensemble_of", "ensemble_sha256"),
+    }
+    update = {
+        field: getattr(found.train, field)
+        for name, belonging in fields.items()
+        if getattr(config.train, name) == getattr(asked.train, name)
+        for field in belonging
+    }
+    return config.model_copy(update={"train": config.train.model_copy(update=update)})
+
+
 def _check_backbone(manifest: Manifest, name: str, backbone: str) -> None:
     its_own = manifest.facts["backbone"]
     if its_own == ENSEMBLE:

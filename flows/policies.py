@@ -37,14 +37,14 @@ def _layer(name: str, probability: float = 1.0, **factors: Any) -> dict[str, Any
     return {"name": name, "probability": probability, "factors": factors}
 
 
-_ANY_WAY_ROUND: Layers = (
+ANY_WAY_ROUND: Layers = (
     _layer("RandomFlip", mode="horizontal_and_vertical"),
     # Any angle; nearest keeps the pictures as sharp as those that are judged.
     _layer("RandomRotation", factor=0.5, fill_mode="reflect", interpolation="nearest"),
 )
 
 # By keras-cv and by keras.layers alike: layers and arguments have the same names in both.
-_MOVED_AND_RECOLOURED: Layers = (
+MOVED_AND_RECOLOURED: Layers = (
     _layer("RandomZoom", 0.1, height_factor=[-0.3, 0.4]),
     _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2),
     _layer("RandomTranslation", 0.06, height_factor=0.2, width_factor=0.2, fill_mode="constant"),
@@ -58,7 +58,7 @@ _MOVED_AND_RECOLOURED: Layers = (
 # About two of them change each copy. In the order of a picture's making: where the cell lies, its stain and
 # light, what covers it, the lens, the camera, the file.
 _SPOILED: Layers = (
-    *_MOVED_AND_RECOLOURED,
+    *MOVED_AND_RECOLOURED,
     _layer("RandomChannelShift", 0.1, factor=0.3),
     _layer("ChannelShuffle", 0.1, groups=3),
     _layer("ChannelDrop", 0.08),
@@ -76,7 +76,7 @@ _SPOILED: Layers = (
 )
 
 _FIFTEEN: Layers = (
-    *_ANY_WAY_ROUND,
+    *ANY_WAY_ROUND,
     _layer("RandomTranslation", 0.3, height_factor=0.1, width_factor=0.1),
     _layer("RandomZoom", 0.3, height_factor=[-0.2, 0.2]),
     _layer("RandomShear", 0.3, x_factor=0.2, y_factor=0.2),
@@ -95,7 +95,7 @@ _FIFTEEN: Layers = (
 # What of it keras.layers can do, about two again: they know no lost pixels, motion or JPEG, and no blur of
 # more than one pixel. [1, 1] is each image: how many are changed is the probability's affair alone.
 _SPOILED_ONLINE: Layers = (
-    *_MOVED_AND_RECOLOURED,
+    *MOVED_AND_RECOLOURED,
     _layer("RandomGrayscale", 0.1, factor=1.0),
     _layer("RandomInvert", 0.06, factor=[1.0, 1.0]),
     _layer("Solarization", 0.1, threshold_factor=[0.4, 0.9]),
@@ -110,7 +110,7 @@ _SPOILED_ONLINE: Layers = (
 
 POLICIES: Mapping[str, Policy] = {
     "none": Policy("The images as they are."),
-    "flips": Policy("Online: mirrored and turned by any angle; a cell has no way up.", online=_ANY_WAY_ROUND),
+    "flips": Policy("Online: mirrored and turned by any angle; a cell has no way up.", online=ANY_WAY_ROUND),
     "randaugment": Policy(
         "Six copies by RandAugment at keras-cv's own strength (arXiv:1909.13719).",
         copies=6,
@@ -146,12 +146,12 @@ POLICIES: Mapping[str, Policy] = {
         "covered, blurred, noisy, compressed.",
         copies=8,
         layers=_SPOILED,
-        online=_ANY_WAY_ROUND,
+        online=ANY_WAY_ROUND,
     ),
     "robust-online": Policy(
         "The idea of robust without copies: online as flips, and each image changed anew by about two of 18 "
         "layers: moved, recoloured, covered, blurred, noisy.",
-        online=(*_ANY_WAY_ROUND, *_SPOILED_ONLINE),
+        online=(*ANY_WAY_ROUND, *_SPOILED_ONLINE),
     ),
 }
 """Name → policy."""

@@ -1,8 +1,8 @@
 """The flow `retraining`: train on what is new, judge the model beside the champion, promote it or not.
 
-It looks by content whether the source has changed since it last came to an end with it; trains; compares the
-challenger with the champion on one fixed reference set; and promotes by the stated rule (`tasks/judge.py`). A
-model that is not promoted stays, with its verdict. The flow ends in a state that says what came of it:
+It looks by content whether the source holds what it has come to a verdict on; trains; compares the challenger
+with the champion on one fixed reference set; and promotes by the stated rule (`tasks/judge.py`). A model that
+is not promoted stays, with its verdict. The flow ends in a state that says what came of it:
 `NothingNew`, `Promoted`, `NotPromoted`, or `Overtaken` where another promotion came first.
 """
 
@@ -75,7 +75,8 @@ def retraining(
         opened = open_store(store or SETTINGS.store)
         source = data or recipe_named(recipe).data
         champion = current(opened)
-        known = look_for_new_images(opened, source, recipe, changes)
+        rule = JudgeConfig(delta=delta, epsilon=epsilon)
+        known = look_for_new_images(opened, source, recipe, changes, reference, champion, rule)
         if known:
             logger.info("nothing new since run %s", known)
             return Completed(name="NothingNew", message=f"{source} holds what run {known} was trained on.")
@@ -88,7 +89,7 @@ def retraining(
         )
         if champion is None:
             return settle(opened, challenger, "the first model: there was no champion", None)
-        judgement = judge_challenger(opened, challenger, champion, JudgeConfig(delta=delta, epsilon=epsilon))
+        judgement = judge_challenger(opened, challenger, champion, rule)
         facts = judgement.verdict.facts
         if not facts["promote"]:
             return Completed(
@@ -98,16 +99,44 @@ def retraining(
 
 
 @task(task_run_name="look for new images in {source}", cache_policy=NO_CACHE, persist_result=False)
-def look_for_new_images(store: Store, source: str, recipe: str, changes: Sequence[str]) -> str:
-    """Return the run that came to its end with these images, this recipe and these changes; "" for none."""
+def look_for_new_images(
+    store: Store,
+    source: str,
+    recipe: str,
+    changes: Sequence[str],
+    reference: str,
+    champion: Champion | None,
+    rule: JudgeConfig,
+) -> str:
+    """Return the run of these images, recipe and changes of which no more can come; "" for none.
+
+    A run that was never judged, or was judged beside another champion or by another rule, is no such run:
+    what it made is reused, and it is judged now.
+    """
     with open_source(source, SETTINGS) as opened:
         content = opened.content_digest()
     for record in reversed(runs(store)):
         own = [change for change in record.changes if not change.startswith(REFERENCE)]
         alike = (record.source_sha256, record.recipe, own) == (content, recipe, list(changes))
-        if alike and record.status == "completed" and (record.verdict or record.key("submit")):
+        on_the_same = not reference or REFERENCE + reference in record.changes
+        if alike and on_the_same and settled(record, champion, rule):
             return record.run
     return ""
+
+
+def settled(record: RunRecord, champion: Champion | None, rule: JudgeConfig) -> bool:
+    """Return whether a run was promoted, or was refused beside this champion by this rule."""
+    if champion is None:
+        return False
+    if record.run in (champion.run, *(former.run for former in champion.history)):
+        return True
+    verdict = record.verdict
+    return (
+        bool(verdict)
+        and not verdict["promote"]
+        and verdict["champion"] == champion.run
+        and verdict["rule"] == rule.rule()
+    )
 
 
 @task(

@@ -12,8 +12,9 @@ from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict
 
-from flows.changes import change
+from flows.changes import build, change
 from flows.engine import Decision, Engine, Pins, require_manifest
+from flows.named_models import as_found
 from flows.observer import Observer
 from flows.recipes import recipe_named
 from flows.record import (
@@ -26,7 +27,7 @@ from flows.record import (
     new_run_id,
 )
 from flows.stages import STAGE_NAMES, STAGES, FromStage, PipelineConfig, StageName
-from infra.errors import Interrupted, StoreError, UserError
+from infra.errors import ConfigError, Interrupted, StoreError, UserError
 from infra.lease import Lease
 from infra.manifest import Manifest, load_manifest
 from infra.settings import Settings
@@ -76,20 +77,29 @@ class RunRequest(BaseModel):
     def engine(self, settings: Settings) -> Engine:
         """Return the engine that decides for this request. Raises UserError."""
         store = open_store(self.store or settings.store)
+        config, pins = self.pipeline_config(), None
+        if self.of_run:
+            earlier = find_run(store, self.of_run)
+            pins = self._pins(store, earlier)
+            config = _with_its_models(config, earlier)
         return Engine(
             store,
-            self.pipeline_config(),
+            config,
             self.data or recipe_named(self.recipe).data,
             settings,
             self.from_stage,
             self.until_stage,
-            self._pins(store),
+            pins,
         )
 
-    def _pins(self, store: Store) -> Pins | None:
-        if not self.of_run:
-            return None
-        record = find_run(store, self.of_run)
+    def _pins(self, store: Store, record: RunRecord) -> Pins:
+        if self.from_stage != "ingest" and self.data not in ("", record.data):
+            raise ConfigError(
+                f"Run {record.run} was made from other data, and its results are used as they are.",
+                expected=f"--data {record.data}, or none",
+                received=f"--data {self.data}",
+                remedy="Leave out --data, or leave out --of to begin with that data.",
+            )
         wanted = STAGE_NAMES[: STAGE_NAMES.index(self.from_stage)] if self.from_stage else STAGE_NAMES
         manifests: dict[StageName, Manifest] = {}
         for stage in wanted:
@@ -244,6 +254,14 @@ class Run:
         self.record.error = error
         self.record.seconds = round(time.monotonic() - self._started, 3)
         self.record.save(self.store)
+
+
+def _with_its_models(config: PipelineConfig, earlier: RunRecord) -> PipelineConfig:
+    """Return a config with the models that an earlier run found, where it names them as that run did."""
+    found = build(earlier.config)
+    if earlier.recipe == CUSTOM:
+        return as_found(config, found, found)
+    return as_found(config, change(recipe_named(earlier.recipe).config, earlier.changes), found)
 
 
 def _named_needs(config: PipelineConfig) -> dict[str, str]:

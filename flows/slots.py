@@ -22,9 +22,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from flows.stages import StageName
+from infra.errors import ConfigError
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,10 +56,22 @@ def accelerator(stage: StageName, settings: Settings) -> Iterator[None]:
 
 
 def release_leaked(name: str) -> bool:
-    """Give a slot free that is taken while no run but this one is running; return whether it was."""
+    """Give a slot free that is taken while no run but this one is running; return whether it was.
+
+    Raises:
+        ConfigError: The server has no slot of that name.
+    """
     own = {flow_run.root_flow_run_id, flow_run.id, flow_run.parent_flow_run_id}
     with get_client(sync_client=True) as client:
-        if not client.read_global_concurrency_limit_by_name(name).active_slots:
+        try:
+            slot = client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound as error:
+            raise ConfigError(
+                "Prefect's server has no such slot for accelerators.",
+                received=f"HEMAFLOW_ACCELERATOR_SLOT={name}",
+                remedy="Make it with `hemaflow prepare`, correct the name, or unset the variable.",
+            ) from error
+        if not slot.active_slots:
             return False
         running = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),

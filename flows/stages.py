@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks.augment import AugmentConfig
+from tasks.backbones import BACKBONES
 from tasks.evaluate import EvaluateConfig
 from tasks.ingest import IngestConfig
 from tasks.submit import SubmitConfig
@@ -31,6 +32,17 @@ class PipelineConfig(BaseModel):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     submit: SubmitConfig = SubmitConfig()
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Self:
+        own, least = self.ingest.image_size_pixels, BACKBONES[self.train.backbone].min_pixels
+        if not self.train.ensemble_of and not self.train.input_size_pixels and own < least:
+            raise ValueError(
+                f"The backbone {self.train.backbone} takes images of at least {least} pixels, and "
+                f"ingest.image_size_pixels={own}. Make them larger there, or have them resized in the model: "
+                f"--set train.input_size_pixels={least}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def test_changes_are_json_or_text() -> None:
         ('augment.layers=[{"name":"GridMusk"}]', "Did you mean 'GridMask'"),
         ("train.backbone=efficientnetv2b0", "Did you mean 'efficientnetv2-b0'"),
         ("policy=fliqs", "Did you mean 'flips'"),
+        ("ingest.image_size_pixels=12", "--set train.input_size_pixels=16"),
+        ("train.initial_weights=imagenet", "no ImageNet weights of cnn"),
     ],
 )
 def test_a_wrong_change_names_what_is_right(text: str, message: str) -> None:

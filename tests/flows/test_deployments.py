@@ -62,6 +62,18 @@ def test_all_deployments_are_registered(server: Server) -> None:
             assert one["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
+def test_a_slot_that_the_server_does_not_have_is_a_mistake(server: Server) -> None:
+    said = server.run(
+        "-c",
+        "from flows.slots import release_leaked\n"
+        "from infra.errors import ConfigError\n"
+        "try:\n    release_leaked('nobody-made-it')\n"
+        "except ConfigError as error:\n    print(error)",
+    )
+    assert "HEMAFLOW_ACCELERATOR_SLOT=nobody-made-it" in said
+    assert "hemaflow prepare" in said
+
+
 class Ran(NamedTuple):
     """Two runs of one deployment with the same parameters, by their ids, and what the first said."""
 

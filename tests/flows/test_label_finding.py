@@ -48,6 +48,9 @@ def test_every_fold_is_a_run_until_evaluate() -> None:
 def test_what_cannot_be_is_told_before_anything_is_trained(hemaflow: Call) -> None:
     with pytest.raises(ConfigError, match="val_share and a fold leave nothing to train on"):
         fold_requests("demo", changes=["ingest.val_share=0.5"], folds=2)
+    for model in (f"train.initial_weights=run:{'a' * 8}", 'train.ensemble_of=["run:aaaa","run:bbbb"]'):
+        with pytest.raises(ConfigError, match="may have learnt from the images"):
+            fold_requests("demo", changes=[model], folds=3)
     code, _, err = hemaflow("label-errors", "--rank-by", "margin")
     assert code == 2
     assert "Did you mean 'normalized_margin'" in err

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from results import Call
 
 from flows import pages
 from flows.contenders import contenders
@@ -92,7 +95,13 @@ def test_the_plot_grows_with_the_members() -> None:
 
 
 def test_every_recipe_meets_every_backbone_and_seed() -> None:
-    found = contenders(["demo", "laptop"], ["cnn", "mobilenetv2"], seeds=2, changes=["train.batch_size=8"])
+    found = contenders(
+        ["demo", "laptop"],
+        ["cnn", "mobilenetv2"],
+        seeds=2,
+        data="cells.zip",
+        changes=["train.batch_size=8"],
+    )
     assert [one.name for one in found] == [
         "demo, cnn",
         "demo, mobilenetv2",
@@ -100,8 +109,8 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
         "laptop, mobilenetv2",
     ]
     assert found[1].requests[1].changes == (
-        "train.batch_size=8",
         "train.backbone=mobilenetv2",
+        "train.batch_size=8",
         "train.seed=1",
     )
     varied = contenders(["demo"], policies=["none", "flips"])
@@ -163,3 +172,34 @@ def test_a_contender_that_cannot_be_is_told_before_anything_is_trained() -> None
         contenders(["demo"], ["cnn", "cnnn"])
     with pytest.raises(ConfigError, match="no recipe"):
         contenders(["demmo"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"changes": ["train.seed=7"]}, "--seeds"),
+        ({"backbones": ["cnn"], "changes": ["train.backbone=resnet50"]}, "given twice"),
+        ({"policies": ["flips"], "changes": ["policy=none"]}, "given twice"),
+        ({"vary": ["train.batch_size=1,2"], "changes": ["train.batch_size=3"]}, "given twice"),
+        ({"ensembles": True}, "nothing to average"),
+        ({"equal_steps": True}, "equal already"),
+        ({"equal_steps": True, "vary": ["train.batch_size=1,2"]}, "equal already"),
+        ({"recipes": ["demo", "laptop"]}, "Name the data"),
+    ],
+)
+def test_what_would_be_undone_in_silence_is_told(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        contenders(**{"recipes": ["demo"]} | asked)
+
+
+def test_what_is_said_field_by_field_counts_whatever_the_policy() -> None:
+    found = contenders(["demo"], policies=["randaugment", "robust"], changes=["augment.copies=2"])
+    assert [one.requests[0].pipeline_config().augment.copies for one in found] == [2, 2]
+
+
+def test_a_plot_that_cannot_be_written_is_told_before_anything_is_trained(
+    hemaflow: Call, tmp_path: Path
+) -> None:
+    code, _, said = hemaflow("compare", "--recipes", "demo", "--plot", str(tmp_path / "none" / "plot.png"))
+    assert code == 2
+    assert "no such folder" in said

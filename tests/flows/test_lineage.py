@@ -52,6 +52,16 @@ def test_two_runs_differ_by_what_was_changed(any_store: Store) -> None:
     assert found["metrics"] == {"test accuracy": [0.9, 0.9]}
 
 
+def test_what_only_one_of_them_has_is_shown_and_models_of_others_are_no_stages(store: LocalStore) -> None:
+    one = run(store, facts={"backbone": "cnn", "classes": ["a", "b"]})
+    other = run(store, {"train": {"initial_weights": f"run:{one.run}"}})
+    assert "initial-weights" in other.needs
+    one.metrics = {}
+    found = difference(store, one, other)
+    assert found["stages"].keys() == {"ingest", "augment", "train", "evaluate", "submit"}
+    assert found["metrics"] == {"test accuracy": [None, 0.9]}
+
+
 def test_a_run_that_ended_early_differs_by_how_far_it_got(any_store: Store) -> None:
     one, other = run(any_store), run(any_store, until_stage="augment")
     stages: dict[str, Any] = difference(any_store, one, other)["stages"]

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from results import Silent, make
+from results import run as run_made_up
 
+from flows.champion import current, promote
 from flows.engine import Engine
 from flows.record import RunRecord
 from flows.run import Run, RunRequest
-from infra.errors import UserError
+from infra.errors import ConfigError, UserError
+from infra.local_store import LocalStore
 from infra.settings import Settings
 from infra.store import Store
 
 
+def asked(store: Store, **request: Any) -> RunRequest:
+    return RunRequest.model_validate({"data": "sample", "store": store.url, **request})
+
+
 def engine(store: Store, **request: Any) -> Engine:
-    return RunRequest.model_validate({"data": "sample", "store": store.url, **request}).engine(Settings())
+    return asked(store, **request).engine(Settings())
 
 
 def run(store: Store, **request: Any) -> RunRecord:
     """Run what the engine of a request decides, with made-up results."""
-    own = Run(RunRequest(store=store.url), Silent(), Settings(), engine(store, **request))
+    own = Run(asked(store, **request), Silent(), Settings())
     with own.recorded() as record:
         for stage in own.engine.stages:
             with own.decided(stage) as decision:
@@ -46,13 +54,45 @@ def test_pinned_results_are_used_whatever_changed(any_store: Store) -> None:
     assert pinned.plan()[1].reason == f"pinned to run {earlier.run}"
 
 
-def test_a_run_is_gone_on_with_without_its_data(any_store: Store) -> None:
+def test_a_run_is_gone_on_with_without_its_data(any_store: Store, tmp_path: Path) -> None:
     """On another machine that shares only the store."""
-    begun = run(any_store, until_stage="augment")
+    data = tmp_path / "only on the first machine"
+    data.mkdir()
+    begun = run(any_store, until_stage="augment", data=str(data))
+    data.rmdir()
     with pytest.raises(UserError, match="no such data source"):
-        engine(any_store, data="/only/on/the/first/machine")
-    goes_on = engine(any_store, data="/only/on/the/first/machine", of_run=begun.run)
+        engine(any_store, data=str(data))
+    goes_on = engine(any_store, data=str(data), of_run=begun.run)
     assert states(goes_on) == "--rrr"
+
+
+def test_other_data_is_no_way_to_go_on(any_store: Store) -> None:
+    begun = run(any_store, until_stage="augment")
+    with pytest.raises(ConfigError, match="was made from other data"):
+        engine(any_store, data="cells.zip", of_run=begun.run)
+    with pytest.raises(UserError, match="no such data source"):  # ingest is to be done again, with these
+        engine(any_store, data="cells.zip", of_run=begun.run, from_stage="ingest")
+
+
+def test_a_run_is_gone_on_with_from_the_model_that_it_found(store: LocalStore) -> None:
+    """Whoever is the champion now, and whether the run that made the model is still known."""
+    model = {"backbone": "cnn", "classes": ["a"]}
+    first = run_made_up(store, {"train": {"seed": 1}}, content=b"first", facts=model)
+    promote(store, first, "the first")
+    champions = ("train.initial_weights=run:champion",)
+    begun = run(store, changes=champions)
+    second = run_made_up(store, {"train": {"seed": 2}}, content=b"second", facts=model)
+    promote(store, second, "the second", current(store).tag)  # type: ignore[union-attr]
+    store.delete([f"runs/{first.run}.json"])
+
+    def begins_with(**request: Any) -> str:
+        return engine(store, **request).config.train.initial_weights
+
+    same, other = {"of_run": begun.run, "from_stage": "train"}, (f"train.initial_weights=run:{second.run}",)
+    assert begins_with(changes=champions, **same) == f"train:{first.key('train')}"
+    assert begins_with(changes=champions) == f"train:{second.key('train')}"
+    assert begins_with(changes=other, **same) == f"train:{second.key('train')}"
+    assert states(engine(store, changes=champions, of_run=begun.run)) == "-----"
 
 
 def test_a_run_without_the_results_cannot_be_gone_on_with(any_store: Store) -> None:

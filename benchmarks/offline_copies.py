@@ -1,0 +1,80 @@
+"""Measure how many offline copies of each image it takes until augmenting online is no better.
+
+    python benchmarks/offline_copies.py --data cells.zip --store /tmp/copies
+
+The same layers, with the same arguments, by keras-cv into shards (1, 2, 4 … copies, without the image itself)
+and by keras.layers while training; the same network, optimizer steps and seeds. What differs is how many
+versions of an image the network sees: as many as there are copies, or another one in each pass. Prints the
+leaderboard; the store keeps every run, so that an interrupted measurement goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from flows.console import ConsoleObserver
+from flows.embedded import prefect_watched_by
+from flows.leaderboard import listing, plot, rank
+from flows.policies import ANY_WAY_ROUND, MOVED_AND_RECOLOURED
+from flows.terminal import err, out
+
+RECIPE = "cnn"
+LAYERS = [
+    *ANY_WAY_ROUND,
+    # About three of the eight change an image: enough for the versions of an image to differ.
+    *({**layer, "probability": 0.4} for layer in MOVED_AND_RECOLOURED),
+]
+
+
+def changes(passes: int, **fields: object) -> tuple[str, ...]:
+    """Return the changes to the recipe: one layer set, one number of passes, and what `fields` gives."""
+    given = {"train.fine_tuning.epochs": passes, "evaluate.tta": "none", **fields}
+    return tuple(f"{field}={json.dumps(value)}" for field, value in given.items())
+
+
+def main() -> None:
+    """Print the leaderboard."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", default="bloodmnist-128")
+    parser.add_argument("--passes", type=int, default=16, help="over the images, in all")
+    parser.add_argument("--copies", default="1,2,4,8,16", help="divided by commas")
+    parser.add_argument("--pixels", type=int, default=64, help="size of the images")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--plot", type=Path, help="write the plot to this file, a PNG")
+    arguments = parser.parse_args()
+    common = {"ingest.image_size_pixels": arguments.pixels}
+    offline = common | {
+        "augment.copies": 1,
+        "augment.layers": LAYERS,
+        "augment.keep_original": False,
+        "train.online": [],
+    }
+    online = common | {"train.online": LAYERS}
+    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+        from flows.comparison import comparison
+
+        ranked = rank(
+            [
+                member
+                for fields, vary in ((offline, (f"augment.copies={arguments.copies}",)), (online, ()))
+                for member in comparison(
+                    recipes=(RECIPE,),
+                    vary=vary,
+                    seeds=arguments.seeds,
+                    equal_steps=bool(vary),
+                    data=arguments.data,
+                    changes=changes(arguments.passes, **fields),
+                    store=arguments.store,
+                )
+            ]
+        )
+    if arguments.plot:
+        arguments.plot.write_bytes(plot(ranked))
+    out.print(listing(ranked))
+
+
+if __name__ == "__main__":
+    main()
