@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,20 +53,19 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train several recipes on the same data, and rank them: clean, spoiled, size, speed."""
-    named, with_backbones, with_policies = _split(recipes), _split(backbones), _split(policies)
-    with_changes = tuple(changes or ())
-    varied = tuple(vary or ())
-    if not contenders(
-        named,
-        with_backbones,
-        with_policies,
-        vary=varied,
-        seeds=seeds,
-        ensembles=ensembles,
-        equal_steps=equal_steps,
-        data=data,
-        changes=with_changes,
-    ):
+    asked: dict[str, Any] = {
+        "recipes": _split(recipes),
+        "backbones": _split(backbones),
+        "policies": _split(policies),
+        "vary": tuple(vary or ()),
+        "seeds": seeds,
+        "ensembles": ensembles,
+        "equal_steps": equal_steps,
+        "data": data,
+        "changes": tuple(changes or ()),
+        "store": store,
+    }
+    if not contenders(**asked):
         raise ConfigError("There is nothing to compare.", remedy="Name recipes: --recipes cnn,laptop")
     if plot_file and not plot_file.absolute().parent.is_dir():
         raise ConfigError(
@@ -77,18 +76,7 @@ def compare(
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.comparison import comparison
 
-        ranked = comparison(
-            recipes=named,  # type: ignore[arg-type]  # checked above
-            backbones=with_backbones,
-            policies=with_policies,
-            vary=varied,
-            seeds=seeds,
-            ensembles=ensembles,
-            equal_steps=equal_steps,
-            data=data,
-            changes=with_changes,
-            store=store,
-        )
+        ranked = comparison(**asked)
     if as_json:
         print(json.dumps([member.model_dump(mode="json") for member in ranked], indent=1))
     else:

@@ -187,12 +187,12 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
 def _require_unchanged(parents: Parents, config: IngestConfig, draft: Draft) -> None:
     """Raise StageError where what was read is not what the key of this result was made of."""
     settings = current_settings()
-    expected = {draft.inputs.parents.get("source"), config.reference_sha256} - {None, ""}
     with open_source(parents.data, settings) as source:
-        present = {source.content_digest()}
-    if config.reference:
-        present.add(reference_sha256(config.reference, settings))
-    if not expected <= present:
+        present = source.content_digest()
+    changed = present != draft.inputs.parents.get("source", present)
+    if config.reference_sha256:
+        changed |= reference_sha256(config.reference, settings) != config.reference_sha256
+    if changed:
         raise StageError(
             "The data changed while it was read: nothing was kept.",
             where=parents.data,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from infra.manifest import Manifest, load_manifest
-from infra.store import Store
+from infra.store import Store, in_parallel
 from tasks.index import Split, read_index
 
 JUDGED: tuple[Split, ...] = ("val", "test")
@@ -76,8 +76,7 @@ def note(counts: Mapping[str, int | None], split: str) -> str:
 
 
 def _with_digests(store: Store, digests: set[str]) -> Mapping[str, Manifest]:
-    found = {}
-    for name in store.list("stages/ingest/"):
-        if name.endswith("/manifest.json") and (loaded := load_manifest(store, "ingest", name.split("/")[2])):
-            found[loaded[0].digest] = loaded[0]
-    return {digest: manifest for digest, manifest in found.items() if digest in digests}
+    names = [name for name in store.list("stages/ingest/") if name.endswith("/manifest.json")]
+    found = in_parallel(lambda name: load_manifest(store, "ingest", name.split("/")[2]), names)
+    manifests = (loaded[0] for loaded in found if loaded)
+    return {manifest.digest: manifest for manifest in manifests if manifest.digest in digests}

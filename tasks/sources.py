@@ -12,7 +12,6 @@ import hashlib
 import io
 import tempfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from infra.errors import DataError, nearest
 from infra.settings import Settings
 from infra.store import file_sha256
-from tasks.archives import MAX_RATIO, array_header, open_zip, read_array, stream_rows
+from tasks.archives import BROKEN_ZIP, MAX_RATIO, array_header, open_zip, read_array, stream_rows
 from tasks.classes import PBC_CLASSES
 from tasks.images import IMAGE_SUFFIXES, Unreadable, decode_image
 from tasks.sample import NUM_PER_CLASS, draw_cell
@@ -229,7 +228,7 @@ class ZipSource(Source):
             raise Unreadable(f"declares {member.file_size} bytes, too many for an image")
         try:
             return decode_image(io.BytesIO(self._archive.read(member)))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except BROKEN_ZIP as error:
             raise Unreadable(f"damaged in the archive: {error}") from error
 
     def close(self) -> None:
