@@ -113,7 +113,7 @@ def cnn() -> tuple[str, PipelineConfig]:
 
 
 def laptop() -> tuple[str, PipelineConfig]:
-    """The best that two CPU cores give on 96 px cells in half an hour, from scratch and without a download.
+    """The best that two CPU cores give on 96 px cells in an hour, from scratch and without a download.
 
     The hand-built network of 0.49 M parameters, turned and flipped online, 30 epochs under a cosine.
 
