@@ -46,20 +46,17 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the plot to this file, a PNG")
     arguments = parser.parse_args()
     common = {"ingest.image_size_pixels": arguments.pixels}
-    offline = common | {
-        "augment.copies": 1,
-        "augment.layers": LAYERS,
-        "augment.keep_original": False,
-        "train.online": [],
-    }
+    offline = common | {"augment.layers": LAYERS, "train.online": []}
     online = common | {"train.online": LAYERS}
+    # Together: what leaves out the images themselves must have copies of them.
+    copies = ("augment.keep_original=false", f"augment.copies={arguments.copies}")
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
         from flows.comparison import comparison
 
         ranked = rank(
             [
                 member
-                for fields, vary in ((offline, (f"augment.copies={arguments.copies}",)), (online, ()))
+                for fields, vary in ((offline, copies), (online, ()))
                 for member in comparison(
                     recipes=(RECIPE,),
                     vary=vary,
