@@ -20,6 +20,8 @@ SMALL = [
     "train.fine_tuning.epochs=12",
     "evaluate.bootstrap_resamples=50",
     "evaluate.robustness=none",
+    "evaluate.num_explained=0",
+    "evaluate.tta=none",
 ]
 UNTRAINED = ["train.fine_tuning.epochs=0"]
 NOTHING_NEW_SECONDS = 60.0
