@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from PIL import Image
 from results import Call
 
 from flows import pages
+from flows.comparison import comparison
 from flows.contenders import contenders
 from flows.leaderboard import HEADINGS, Member, Score, plot, rank, rows
 from flows.record import RunRecord
 from infra.errors import ConfigError
+from infra.local_store import LocalStore
 
 
 def record(accuracy: float, **more: float) -> RunRecord:
@@ -121,6 +124,25 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
     assert averaged.requests[0].pipeline_config().train.ensemble_of == ("run:first", "run:second")
     [alone] = contenders(["demo"])
     assert (alone.name, alone.requests[0].changes) == ("demo", ("train.seed=0",))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"policies": ("no-such",)},
+        {"backbones": ("no-such",)},
+        {"vary": ("no-such.field=1",)},
+        {"changes": ("no-such.field=1",)},
+    ],
+)
+def test_what_is_asked_of_the_flow_reaches_the_contenders(
+    asked: dict[str, Any], store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is refused there, before anything is trained."""
+    monkeypatch.setattr("flows.comparison.supervised", nullcontext)  # there is no run that could be cancelled
+    with pytest.raises(ConfigError, match=r"no-such"):
+        comparison.fn(**asked, store=store.url)
+    assert not list(store.list(""))
 
 
 def test_fields_vary() -> None:
