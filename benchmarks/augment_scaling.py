@@ -25,16 +25,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from infra.draft import Draft
-from infra.local_store import LocalStore
-from infra.manifest import KeyInputs, Manifest, StoredObject
-from infra.store import Store
-from tasks.augment import AugmentConfig, finish, plan, write
-from tasks.examples import write_records
-from tasks.layers import LayerConfig
-from tasks.records import encode, one_hot, shard_name
-from tasks.shards import Shard
-from tasks.stage import Parents
+from hemaflow.infra.results.draft import Draft
+from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.augment.config import AugmentConfig
+from hemaflow.tasks.augment.shard_plan import Shard
+from hemaflow.tasks.augment.stage import finish, plan, write
+from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.layers.keras_cv_table import LayerConfig
+from hemaflow.tasks.records.schema import encode, one_hot, shard_name
+from hemaflow.tasks.records.tfrecord import write_records
 
 CLASSES = [f"class {k}" for k in range(8)]
 FILE_RECORDS = 1200

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from small_runs import ROOT, copy, manifest, run, unaccounted
 
-from flows.stages import STAGE_NAMES, StageName
-from flows.upkeep import collect_garbage, verify
-from infra.local_store import LocalStore
-from infra.stack import BUCKET, Stack, free_ports
-from infra.store import Store
-from infra.stores import open_store
+from hemaflow.flows.config.stages import STAGE_NAMES, StageName
+from hemaflow.flows.runs.upkeep import collect_garbage, verify
+from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import open_store
 
 WRITES: dict[StageName, list[str]] = {
     "ingest": [

@@ -23,15 +23,15 @@ from pathlib import Path
 
 from small_runs import Done, manifest, run, unaccounted
 
-from flows.stages import STAGE_NAMES
-from flows.upkeep import collect_garbage, verify
-from infra.local_store import LocalStore
-from infra.stack import BUCKET, Stack, free_ports
-from infra.store import Store
-from infra.stores import open_store
+from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.runs.upkeep import collect_garbage, verify
+from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import open_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from proxy import ALTERED, FAULTS, SLOW, misbehaving
+from helpers.proxy import ALTERED, FAULTS, SLOW, misbehaving
 
 TIMEOUT_SECONDS = 3.0
 HARMLESS = (SLOW, ALTERED)

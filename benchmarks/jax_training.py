@@ -31,18 +31,23 @@ import numpy as np
 from augment_scaling import draft_of
 from train_memory import parents_of
 
-from flows.changes import change
-from flows.policies import POLICIES
-from flows.stages import PipelineConfig
-from infra.draft import Draft
-from infra.errors import ConfigError, HemaflowError
-from infra.local_store import LocalStore
-from infra.manifest import KeyInputs, Manifest
-from infra.store import Store
-from tasks import evaluate, fitting, ingest, train
-from tasks.scratch import scratch_folder
-from tasks.stage import Parents
-from tasks.view_search import IDENTITY
+from hemaflow.flows.config.changes import change
+from hemaflow.flows.config.policies import POLICIES
+from hemaflow.flows.config.stages import PipelineConfig
+from hemaflow.infra.errors import ConfigError, HemaflowError
+from hemaflow.infra.results.draft import Draft
+from hemaflow.infra.results.manifest import KeyInputs, Manifest
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.scratch import scratch_folder
+from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.evaluate import stage as evaluate
+from hemaflow.tasks.evaluate.config import EvaluateConfig
+from hemaflow.tasks.evaluate.view_search import IDENTITY
+from hemaflow.tasks.ingest import stage as ingest
+from hemaflow.tasks.train import loop
+from hemaflow.tasks.train import stage as train
+from hemaflow.tasks.train.config import TrainConfig
 
 PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.0, "NVIDIA H200": 989.0}
 """In bfloat16, dense (NVIDIA's datasheets of the H100 SXM and the H200), by JAX's name of the device."""
@@ -89,7 +94,7 @@ def config_of(arguments: argparse.Namespace) -> PipelineConfig:
 
 
 def timed_training(
-    parents: Parents, config: train.TrainConfig, epochs: int, tag: str
+    parents: Parents, config: TrainConfig, epochs: int, tag: str
 ) -> tuple[Manifest, dict[str, float]]:
     """Train for so many epochs; return the result and its times.
 
@@ -114,7 +119,7 @@ def timed_training(
     return manifest, times
 
 
-def epochs_that_fit(parents: Parents, config: train.TrainConfig, minutes: float) -> int:
+def epochs_that_fit(parents: Parents, config: TrainConfig, minutes: float) -> int:
     """Return how many epochs take at most so long, by a short training; one at least."""
     _, times = timed_training(parents, config, 2, "measured")
     left = 60 * minutes - times["compile_seconds"]
@@ -127,9 +132,7 @@ def epochs_that_fit(parents: Parents, config: train.TrainConfig, minutes: float)
     return epochs
 
 
-def judged(
-    parents: Parents, trained: Manifest, config: evaluate.EvaluateConfig
-) -> tuple[Any, dict[str, Any]]:
+def judged(parents: Parents, trained: Manifest, config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
     """Return the saved model, and its metrics on the test split, each image as it is, without views."""
     import keras
 
@@ -249,7 +252,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("tasks").setLevel(logging.INFO)
-    fitting.PROGRESS_SECONDS = 0.0  # every step is told of, so that each is timed
+    loop.PROGRESS_SECONDS = 0.0  # every step is told of, so that each is timed
     try:
         with scratch_folder() as folder:
             document = measure(arguments, folder)

@@ -18,11 +18,12 @@ import argparse
 import json
 from pathlib import Path
 
-from flows.console import ConsoleObserver
-from flows.embedded import prefect_watched_by
-from flows.leaderboard import listing, plot, rank
-from flows.policies import ANY_WAY_ROUND, MOVED_AND_RECOLOURED
-from flows.terminal import err, out
+from hemaflow.flows.cli.compare import listing
+from hemaflow.flows.cli.console import ConsoleObserver
+from hemaflow.flows.cli.options import err, out
+from hemaflow.flows.config.policies import ANY_WAY_ROUND, MOVED_AND_RECOLOURED
+from hemaflow.flows.runs.leaderboard import plot, rank
+from hemaflow.flows.server.embedded import prefect_watched_by
 
 RECIPE = "cnn"
 LAYERS = [
@@ -55,7 +56,7 @@ def main() -> None:
     # Together: what leaves out the images themselves must have copies of them.
     copies = ("augment.keep_original=false", f"augment.copies={arguments.copies}")
     with ConsoleObserver(err) as observer, prefect_watched_by(observer):
-        from flows.comparison import comparison
+        from hemaflow.flows.comparison import comparison
 
         ranked = rank(
             [

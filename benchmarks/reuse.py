@@ -19,16 +19,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.observer import LogObserver
-from flows.run import Run, RunRequest
-from flows.stages import STAGE_NAMES
-from infra.settings import Settings
-from infra.stack import BUCKET, Stack, free_ports
-from infra.stores import open_store
+from hemaflow.flows.config.request import RunRequest
+from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.engine.observer import LogObserver
+from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.engine.run import Run
+from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.open import open_store
 
 CHECK = """
 import sys
-from flows.cli import main
+from hemaflow.flows.cli.main import main
 try:
     main()
 finally:
@@ -40,7 +42,7 @@ def complete(url: str, shards: int, *, seed: int = 0) -> None:
     """Leave a complete run whose results are made up."""
     quiet = logging.getLogger("quiet")
     request = RunRequest(store=url, changes=(f"train.seed={seed}",))
-    own = Run(request, LogObserver(quiet), Settings(), request.engine(Settings()))
+    own = Run(request, LogObserver(quiet), Settings(), open_engine(request, Settings()))
     with own.recorded():
         for stage in STAGE_NAMES:
             with own.decided(stage) as decision:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.local_store import LocalStore
-from infra.manifest import Manifest, load_manifest
-from infra.store import Store
+from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -35,7 +35,7 @@ class Done(NamedTuple):
 def run(store: Store, *arguments: str, environment: Mapping[str, str], seconds: float = 900) -> Done:
     """Run the pipeline of this checkout on small pictures, in a process group of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", "--store", store.url, "--json", *SMALL, *arguments],
+        [sys.executable, "-m", "hemaflow", "run", "--store", store.url, "--json", *SMALL, *arguments],
         cwd=ROOT,
         env={**os.environ, "HEMAFLOW_WORKERS": "1", **environment},
         stdout=subprocess.PIPE,

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from augment_scaling import draft_of, ingested, peak_mib
 
-from infra.local_store import LocalStore
-from infra.manifest import Manifest
-from infra.store import Store
-from tasks.stage import Parents
-from tasks.train import FineTuningConfig, TrainConfig, run
+from hemaflow.infra.results.manifest import Manifest
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.train.config import FineTuningConfig, TrainConfig
+from hemaflow.tasks.train.stage import run
 
 CONFIG = TrainConfig(head_units=(128,), fine_tuning=FineTuningConfig(epochs=1))
 

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.stack import BUCKET, Stack, free_ports
-from infra.store import file_sha256
-from infra.stores import open_store
+from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.store.base import file_sha256
+from hemaflow.infra.store.open import open_store
 
 FILES_AT_ONCE = 2
 """As many as a run has workers on two cores."""

@@ -16,19 +16,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import pages
-from flows.artifacts import publish
-from flows.contenders import contenders
-from flows.leaderboard import Member, Score, plot, rank
-from flows.recipes import RecipeName
-from flows.record import KnownRuns, RunRecord, output_path, result_of
-from flows.slots import accelerator
-from flows.supervision import supervised
-from flows.training import SETTINGS, blood_cell_training
-from infra.store import Store
-from infra.stores import open_store
-from tasks.scratch import scratch_folder
-from tasks.submission import run_submission, write_images
+from hemaflow.flows.config.contenders import contenders
+from hemaflow.flows.config.recipes import RecipeName
+from hemaflow.flows.prefect_ui import pages
+from hemaflow.flows.prefect_ui.artifacts import publish
+from hemaflow.flows.runs.leaderboard import Member, Score, plot, rank
+from hemaflow.flows.runs.record import KnownRuns, RunRecord, output_path, result_of
+from hemaflow.flows.server.accelerator_slot import accelerator
+from hemaflow.flows.server.supervision import supervised
+from hemaflow.flows.training import SETTINGS, blood_cell_training
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.core.scratch import scratch_folder
+from hemaflow.tasks.submit.package import run_submission, write_images
 
 
 def run_name() -> str:

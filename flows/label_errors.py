@@ -1,7 +1,7 @@
 """The flow `label-errors`: a cross-validation, and a list of images whose labels a person should look at.
 
 Every fold is a run of `blood-cell-training` of its own, until evaluate: what is complete is reused. What the
-models say of the images that they did not learn from goes to `tasks/label_errors.py`.
+models say of the images that they did not learn from goes to `tasks/review/label_errors.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import pages
-from flows.artifacts import publish
-from flows.label_finding import find_label_errors
-from flows.label_requests import fold_requests
-from flows.recipes import RecipeName
-from flows.record import RunRecord
-from flows.supervision import supervised
-from flows.training import SETTINGS, blood_cell_training
-from infra.manifest import Manifest
-from infra.store import Store
-from infra.stores import open_store
-from tasks.label_errors import CSV_NAME, LabelErrorsConfig, RankBy, read_candidates
+from hemaflow.flows.config.folds import fold_requests
+from hemaflow.flows.config.recipes import RecipeName
+from hemaflow.flows.engine.label_finding import find_label_errors
+from hemaflow.flows.prefect_ui import pages
+from hemaflow.flows.prefect_ui.artifacts import publish
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.server.supervision import supervised
+from hemaflow.flows.training import SETTINGS, blood_cell_training
+from hemaflow.infra.results.manifest import Manifest
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.review.label_errors import CSV_NAME, LabelErrorsConfig, RankBy, read_candidates
 
 
 class LabelErrors(NamedTuple):
@@ -34,7 +34,7 @@ class LabelErrors(NamedTuple):
     runs: list[str]
     """One for each fold."""
     result: Manifest
-    """`label-errors.csv`, `label-errors.html` (tasks/label_errors.py)."""
+    """`label-errors.csv`, `label-errors.html` (tasks/review/label_errors.py)."""
 
 
 def run_name() -> str:

@@ -1,8 +1,8 @@
 """The flow `retraining`: train on what is new, judge the model beside the champion, promote it or not.
 
 It looks by content whether the source holds what it has come to a verdict on; trains; compares the challenger
-with the champion on one fixed reference set; and promotes by the stated rule (`tasks/judge.py`). A model that
-is not promoted stays, with its verdict. The flow ends in a state that says what came of it:
+with the champion on one fixed reference set; and promotes by the stated rule (`tasks/review/judge.py`). A
+model that is not promoted stays, with its verdict. The flow ends in a state that says what came of it:
 `NothingNew`, `Promoted`, `NotPromoted`, or `Overtaken` where another promotion came first.
 """
 
@@ -20,20 +20,21 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import pages
-from flows.artifacts import publish
-from flows.champion import Champion, current, promote
-from flows.judging import Judgement, judge
-from flows.recipes import RecipeName, recipe_named
-from flows.record import RunRecord, find_run, runs
-from flows.slots import accelerator
-from flows.supervision import supervised
-from flows.training import SETTINGS, blood_cell_training
-from infra.errors import PromotionLost
-from infra.store import Store
-from infra.stores import open_store
-from tasks.judge import JudgeConfig
-from tasks.sources import open_source
+from hemaflow.flows.config.recipes import RecipeName, recipe_named
+from hemaflow.flows.engine.judging import Judgement, judge
+from hemaflow.flows.prefect_ui import pages
+from hemaflow.flows.prefect_ui.artifacts import publish
+from hemaflow.flows.runs.champion import Champion, current, promote
+from hemaflow.flows.runs.find import find_run
+from hemaflow.flows.runs.record import RunRecord, runs
+from hemaflow.flows.server.accelerator_slot import accelerator
+from hemaflow.flows.server.supervision import supervised
+from hemaflow.flows.training import SETTINGS, blood_cell_training
+from hemaflow.infra.errors import PromotionLost
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.review.judge import JudgeConfig
+from hemaflow.tasks.sources.registry import open_source
 
 REFERENCE = "ingest.reference="
 """How the change begins that names the reference set: the flow makes it itself."""

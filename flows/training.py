@@ -8,7 +8,6 @@ what runs; Prefect's own task cache is off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import ContextVar
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,31 +18,29 @@ from prefect.futures import as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import pages
-from flows.artifacts import ArtifactObserver
-from flows.child import Job, Log, Worker, WorkerPool
-from flows.engine import Decision
-from flows.observer import Everyone, LogObserver, Observer
-from flows.recipes import RecipeName
-from flows.record import RunRecord
-from flows.run import Run, RunRequest
-from flows.runners import task_runner
-from flows.slots import accelerator
-from flows.stages import STAGES, FromStage, PipelineConfig, StageName
-from flows.supervision import supervised
-from infra.draft import Progress, silent
-from infra.errors import StageError, StoreUnavailable
-from infra.manifest import Manifest, StoredObject
-from infra.settings import current_settings
-from tasks.shards import Shard
-from tasks.stage import Parents
+from hemaflow.flows.config.recipes import RecipeName
+from hemaflow.flows.config.request import RunRequest
+from hemaflow.flows.config.stages import STAGES, FromStage, PipelineConfig, StageName
+from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.engine.observer import Everyone, LogObserver, observing
+from hemaflow.flows.engine.run import Run
+from hemaflow.flows.engine.worker_process import Job, Log, Worker, WorkerPool
+from hemaflow.flows.prefect_ui import pages
+from hemaflow.flows.prefect_ui.artifacts import ArtifactObserver
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.server.accelerator_slot import accelerator
+from hemaflow.flows.server.supervision import supervised
+from hemaflow.flows.server.task_runner import task_runner
+from hemaflow.infra.errors import StageError, StoreUnavailable
+from hemaflow.infra.results.draft import Progress, silent
+from hemaflow.infra.results.manifest import Manifest, StoredObject
+from hemaflow.infra.settings import current_settings
+from hemaflow.tasks.augment.shard_plan import Shard
+from hemaflow.tasks.core.stage import Parents
 
 SETTINGS = current_settings()
 RETRY_SECONDS: list[float] = [10, 60]
 """How long a task waits before it asks a store again that was away, as its client did for a while."""
-
-observing: ContextVar[Observer | None] = ContextVar("observing", default=None)
-"""Who watches a flow that is called in this process, beside the run's log and artifacts."""
 
 
 def run_name() -> str:

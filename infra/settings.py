@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.errors import ConfigError
+from hemaflow.infra.errors import ConfigError
 
 
 def _num_cores() -> int:

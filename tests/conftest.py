@@ -12,10 +12,10 @@ from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from infra.local_store import LocalStore
-from infra.stack import BUCKET, Stack, free_ports
-from infra.store import Store
-from infra.stores import open_store
+from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import open_store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -53,10 +53,10 @@ def happens(when: str, operation: str, name: str) -> None:
 
 if "CRASH_TRACE" in os.environ:
     if os.environ["CRASH_STORE"].startswith("s3://"):
-        from infra.s3_store import S3Store
+        from hemaflow.infra.store.s3 import S3Store
 
         watch(S3Store)
     else:
-        from infra.local_store import LocalStore
+        from hemaflow.infra.store.local import LocalStore
 
         watch(LocalStore)

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from commands import ROOT
-from results import Call
-from served import Server, draw_cells
 
-from flows import cli
-from infra.local_store import LocalStore
-from infra.stack import Stack, free_ports
-from infra.store import Store
-from infra.stores import open_store
+from helpers.commands import ROOT
+from helpers.results import Call
+from helpers.served import Server, draw_cells
+from hemaflow.flows.cli import main
+from hemaflow.infra.deploy.stack import Stack, free_ports
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import open_store
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def hemaflow(store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hemaflow", *arguments, "--store", store.url])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 

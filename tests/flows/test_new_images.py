@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from flows.champion import current, promote
-from flows.record import RunRecord
-from flows.retraining import look_for_new_images
-from infra.local_store import LocalStore
-from infra.settings import Settings
-from tasks.judge import JudgeConfig
-from tasks.sources import open_source
+from hemaflow.flows.retraining import look_for_new_images
+from hemaflow.flows.runs.champion import current, promote
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.review.judge import JudgeConfig
+from hemaflow.tasks.sources.registry import open_source
 
-from results import run  # isort: skip
+from helpers.results import run  # isort: skip
 
 RULE = JudgeConfig()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from commands import (
+
+from helpers.commands import (
     COMMAND_SECONDS,
     SMALL,
     STAGES,
@@ -27,10 +28,9 @@ from commands import (
     start,
     until,
 )
-
-from flows.record import find_run
-from infra.local_store import LocalStore
-from tasks.sample import draw_cell
+from hemaflow.flows.runs.find import find_run
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.sources.sample_cells import draw_cell
 
 
 class Whole(NamedTuple):

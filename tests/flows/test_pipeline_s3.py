@@ -6,15 +6,26 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import SMALL, digests, fact, gone, marked, needs_proc, optimizer_steps, run, start, until
 from PIL import Image
-from proxy import BUSY, misbehaving
 
-from flows.record import find_run
-from infra.local_store import LocalStore
-from infra.stores import open_store
-from tasks.classes import PBC_CLASSES
-from tasks.sample import draw_cell
+from helpers.commands import (
+    SMALL,
+    digests,
+    fact,
+    gone,
+    marked,
+    needs_proc,
+    optimizer_steps,
+    run,
+    start,
+    until,
+)
+from helpers.proxy import BUSY, misbehaving
+from hemaflow.flows.runs.find import find_run
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.core.classes import PBC_CLASSES
+from hemaflow.tasks.sources.sample_cells import draw_cell
 
 IMAGES_PER_CLASS = 20
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import needs_proc
-from served import Server, draw_cells, ended
 
-from flows.champion import current
-from infra.store import Store
+from helpers.commands import needs_proc
+from helpers.served import Server, draw_cells, ended
+from hemaflow.flows.runs.champion import current
+from hemaflow.infra.store.base import Store
 
 SMALL = [
     "ingest.image_size_pixels=32",
@@ -100,7 +100,7 @@ def test_a_schedule_retrains_on_what_is_new_and_promotes_only_what_is_no_worse(
     finally:
         ended(worker, living)
 
-    said = server.run("-m", "flows.cli", "champion", "rollback", "--store", store.url, "--json")
+    said = server.run("-m", "hemaflow", "champion", "rollback", "--store", store.url, "--json")
     assert json.loads(said)["run"] == first.run
     back = current(store)
     assert back is not None

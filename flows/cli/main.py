@@ -1,0 +1,353 @@
+"""The command `hemaflow`.
+
+Results go to stdout, everything else to stderr. Exit code 0; 2 for a mistake in what was asked, told in one
+message; 1 for a failure; as shells have it, 130 when interrupted from the keyboard and 143 when terminated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from hemaflow.flows.cli import champion, compare, label_errors, lists, servers, store, submission
+from hemaflow.flows.cli.console import ConsoleObserver
+from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
+from hemaflow.flows.config.recipes import RECIPES, recipe_named
+from hemaflow.flows.config.request import CUSTOM, RunRequest
+from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.engine.engine import Decision, all_reused
+from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.engine.run import Run
+from hemaflow.flows.runs.find import find_run
+from hemaflow.flows.runs.formatting import duration
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.server.embedded import prefect_watched_by
+from hemaflow.infra.errors import ConfigError, HemaflowError, nearest
+from hemaflow.infra.settings import current_settings
+from hemaflow.infra.store.base import Store
+from hemaflow.tasks.report.notes import note
+
+KEYBOARD_INTERRUPT, TERMINATED = 130, 143
+CONSOLE_ENTRIES = {
+    "test": "test",
+    "test_tta": "test, TTA",
+    "test_heavy": "heavy",
+    "test_heavy_tta": "heavy, TTA",
+    "test_medmnistc": "MedMNIST-C",
+}
+"""Entries of the metrics → what the end of a run calls them."""
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")]
+From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
+Until = Annotated[str, typer.Option("--until", help="Stop after this stage.")]
+Only = Annotated[
+    str, typer.Option("--only", help="Compute this stage again, and nothing before or after it.")
+]
+Of = Annotated[
+    str,
+    typer.Option(
+        "--of",
+        metavar="RUN",
+        help="Go on from this run's results as they are, whatever changed since; "
+        "its data, recipe and changes hold where no others are given.",
+    ),
+]
+
+
+@app.command()
+def run(
+    data: Data = "",
+    recipe: RecipeOption = "",
+    changes: Changes = None,
+    from_stage: From = "",
+    until_stage: Until = "",
+    only_stage: Only = "",
+    of_run: Of = "",
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
+    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
+    settings = current_settings()
+    engine = open_engine(request, settings)
+    with ConsoleObserver(err) as observer:
+        # Where nothing is to be done, there is nothing for Prefect to run: no server is started for it.
+        # A server that was set up is told of every run.
+        decisions = engine.plan()
+        if all_reused(decisions) and not os.environ.get("PREFECT_API_URL"):
+            record = Run(request, observer, settings, engine).reuse_all(decisions)
+        else:
+            record = _run_flow(request, observer)
+    _print_run(record, engine.store, as_json)
+
+
+@app.command()
+def retrain(
+    data: Data = "",
+    recipe: Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")] = "laptop",
+    changes: Changes = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="A source of images that champion and challenger are judged on; the first champion's test "
+            "split where left out."
+        ),
+    ] = "",
+    delta: Annotated[float, typer.Option(help="Accuracy that may be lost.", min=0.0, max=1.0)] = 0.005,
+    epsilon: Annotated[float, typer.Option(help="Recall that one class may lose.", min=0.0, max=1.0)] = 0.03,
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Train on what is new, and make the model champion only if it is no worse than the one that is."""
+    recipe_named(recipe)
+    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+        from hemaflow.flows.retraining import retraining
+
+        state = retraining(
+            data=data,
+            recipe=recipe,
+            changes=tuple(changes or ()),
+            reference=reference,
+            delta=delta,
+            epsilon=epsilon,
+            store=store,
+            return_state=True,
+        )
+        if not state.is_completed():
+            state.result()
+    if as_json:
+        print(json.dumps({"outcome": state.name, "message": state.message}, indent=1))
+    else:
+        out.print(f"{state.name}: {state.message}", markup=False)
+
+
+@app.command()
+def plan(
+    data: Data = "",
+    recipe: RecipeOption = "",
+    changes: Changes = None,
+    from_stage: From = "",
+    until_stage: Until = "",
+    only_stage: Only = "",
+    of_run: Of = "",
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Say what would run, what would be reused, and why. Nothing is written."""
+    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
+    engine = open_engine(request, current_settings())
+    decisions = engine.plan()
+    estimates = engine.estimates(decisions, request.recipe)
+    if as_json:
+        stages = [
+            _decision_document(decision) | {"seconds": estimates.get(decision.stage)}
+            for decision in decisions
+        ]
+        print(json.dumps({"stages": stages}, indent=1))
+        return
+    planned = table("stage", "", "key", "takes", "because")
+    for decision in decisions:
+        key = decision.inputs.key[:8] if decision.inputs else "…"
+        style = "green" if decision.state == "reuse" else "yellow"
+        seconds = estimates.get(decision.stage)
+        planned.add_row(
+            decision.stage,
+            f"[{style}]{decision.state}[/]",
+            key,
+            "" if seconds is None else duration(seconds),
+            escaped(decision.reason),
+        )
+    out.print(planned)
+
+
+@app.command()
+def recipes(name: Annotated[str, typer.Argument(help="Show this recipe whole.")] = "") -> None:
+    """List the recipes, or show one with its config."""
+    if name:
+        recipe = recipe_named(name)
+        print(recipe.description)
+        print(f"\nData: {recipe.data}\nConfig:")
+        print(recipe.config.model_dump_json(indent=1))
+        return
+    listed = table(header=False)
+    for known in RECIPES:
+        listed.add_row(known, recipe_named(known).summary)
+    out.print(listed)
+
+
+app.command()(submission.check)
+
+
+app.command()(submission.predict)
+
+
+app.command()(compare.compare)
+
+
+app.command(name="policies")(compare.list_policies)
+
+
+app.command(name="backbones")(lists.list_backbones)
+
+
+app.command()(label_errors.label_errors)
+
+
+app.command()(servers.prepare)
+
+
+app.command()(servers.worker)
+
+
+app.command(name="runs")(store.list_runs)
+
+
+app.command()(store.show)
+
+
+app.command()(store.diff)
+
+
+app.command()(store.report)
+
+
+app.command(name="verify")(store.verify_store)
+
+
+app.command()(store.gc)
+
+
+app.add_typer(champion.app, name="champion")
+
+
+app.add_typer(servers.app, name="stack")
+
+
+def main() -> None:
+    """Run the command; turn errors into one message and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(standalone_mode=False)
+        if code == KEYBOARD_INTERRUPT:
+            err.print("Interrupted. The same command goes on from what is complete.")
+        sys.exit(code if isinstance(code, int) else 0)
+    except HemaflowError as error:
+        err.print(f"[red]{'Error' if error.exit_code == 1 else 'Mistake'}:[/] ", end="")
+        err.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except _Terminated:
+        err.print("Terminated. The same command goes on from what is complete.")
+        sys.exit(TERMINATED)
+    except Exception as error:
+        show_usage = getattr(error, "show", None)  # click's usage errors
+        if show_usage is None:
+            raise
+        show_usage()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: unwind, so that workers keep their checkpoints and nothing is left running."""
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+def _request(
+    data: str,
+    recipe: str,
+    changes: list[str] | None,
+    from_stage: str,
+    until_stage: str,
+    only_stage: str,
+    of_run: str,
+    store: str,
+) -> RunRequest:
+    for option, stage in (("--from", from_stage), ("--until", until_stage), ("--only", only_stage)):
+        if stage and stage not in STAGE_NAMES:
+            raise ConfigError(
+                f"{option} {stage}: there is no such stage.", expected=nearest(stage, STAGE_NAMES)
+            )
+    if only_stage and (from_stage or until_stage):
+        raise ConfigError(
+            "--only names the one stage to compute: it cannot go with --from or --until.",
+            remedy="Leave out one of them.",
+        )
+    earlier = find_run(opened(store), of_run) if of_run else None
+    config = earlier.config if earlier and earlier.recipe == CUSTOM and not recipe else None
+    return RunRequest.model_validate(
+        {
+            "recipe": recipe or (earlier.recipe if earlier and not config else "demo"),
+            "config": config,
+            "data": data or (earlier.data if earlier else ""),
+            "changes": (*(earlier.changes if earlier and not recipe else ()), *(changes or ())),
+            "from_stage": only_stage or from_stage,
+            "until_stage": only_stage or until_stage or "submit",
+            "of_run": earlier.run if earlier else "",
+            "store": store,
+        }
+    )
+
+
+def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
+    """Run the flow in this process."""
+    with prefect_watched_by(observer):
+        from hemaflow.flows.training import blood_cell_training
+
+        record: RunRecord = blood_cell_training(**request.model_dump())
+    return record
+
+
+def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
+    outputs = {name: f"{store.url}/{location}" for name, location in record.outputs.items()}
+    if as_json:
+        document: dict[str, Any] = {
+            "run": record.run,
+            "status": record.status,
+            "stages": [
+                stage.model_dump(include={"stage", "key", "state", "reason", "seconds"})
+                for stage in record.stages
+            ],
+            "metrics": {
+                **{entry: {} for entry in ("val", "val_tta", "test", "test_tta")},
+                **record.metrics,
+            },
+            "submission": outputs.get("submission"),
+            "report": outputs.get("report"),
+        }
+        print(json.dumps(document, indent=1))
+        return
+    out.print(f"run        {record.run}  {record.status} in {record.seconds:.1f} s")
+    for entry, label in CONSOLE_ENTRIES.items():
+        metrics = record.metrics.get(entry, {})
+        if "accuracy" in metrics:
+            low, high = metrics["intervals"]["accuracy"]
+            out.print(
+                f"{label:<10} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+                + (f"; worst {metrics['worst_corruption']}" if "worst_corruption" in metrics else ""),
+                markup=False,
+            )
+    if learnt := note(record.metrics.get("already_learnt", {}), "test"):
+        out.print(learnt, markup=False)
+    for name, location in outputs.items():
+        out.print(f"{name:<10} {location}", markup=False)
+
+
+def _decision_document(decision: Decision) -> dict[str, Any]:
+    return {
+        "stage": decision.stage,
+        "key": decision.inputs.key if decision.inputs else None,
+        "state": decision.state,
+        "reason": decision.reason,
+    }

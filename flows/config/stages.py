@@ -1,0 +1,88 @@
+"""The DAG as data: the five stages, what each builds on, and which libraries shape its bytes."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from hemaflow.tasks.augment.config import AugmentConfig
+from hemaflow.tasks.evaluate.config import EvaluateConfig
+from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.model.backbones import BACKBONES
+from hemaflow.tasks.submit.config import SubmitConfig
+from hemaflow.tasks.train.config import TrainConfig
+
+StageName = Literal["ingest", "augment", "train", "evaluate", "submit"]
+FromStage = Literal["", "ingest", "augment", "train", "evaluate", "submit"]
+"""A stage, or none."""
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+
+
+class PipelineConfig(BaseModel):
+    """The config of every stage: all that changes bytes, nothing that does not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingest: IngestConfig = IngestConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    submit: SubmitConfig = SubmitConfig()
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Self:
+        own, least = self.ingest.image_size_pixels, BACKBONES[self.train.backbone].min_pixels
+        if not self.train.ensemble_of and not self.train.input_size_pixels and own < least:
+            raise ValueError(
+                f"The backbone {self.train.backbone} takes images of at least {least} pixels, and "
+                f"ingest.image_size_pixels={own}. Make them larger there, or have them resized in the model: "
+                f"--set train.input_size_pixels={least}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the DAG.
+
+    Attributes:
+        name: What it is called, in commands and in the store.
+        parents: The stages whose results it reads.
+        libraries: Distributions whose version is part of its key.
+        fans_out: Whether it is made of parts (shards) that are written side by side.
+    """
+
+    name: StageName
+    parents: tuple[StageName, ...]
+    libraries: tuple[str, ...]
+    fans_out: bool = False
+
+    @property
+    def module_name(self) -> str:
+        """The module that does the work."""
+        return f"hemaflow.tasks.{self.name}.stage"
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that does the work, imported; none of them loads TensorFlow by itself."""
+        return importlib.import_module(self.module_name)
+
+
+STAGES: dict[StageName, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
+        Stage("augment", ("ingest",), ("tensorflow", "keras", "keras-cv", "numpy", "pillow"), fans_out=True),
+        Stage("train", ("ingest", "augment"), ("tensorflow", "keras", "numpy")),
+        Stage(
+            "evaluate",
+            ("ingest", "augment", "train"),
+            ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "jinja2"),
+        ),
+        Stage("submit", ("ingest", "train", "evaluate"), ("tensorflow", "keras", "numpy")),
+    )
+}

@@ -1,0 +1,1 @@
+"""Whether a stage must run, and the worker process that runs it."""

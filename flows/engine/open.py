@@ -1,0 +1,64 @@
+"""The engine for a request: opens the store, builds the config, and pins the results of an earlier run."""
+
+from __future__ import annotations
+
+from hemaflow.flows.config.changes import build, change
+from hemaflow.flows.config.recipes import recipe_named
+from hemaflow.flows.config.request import CUSTOM, RunRequest
+from hemaflow.flows.config.stages import STAGE_NAMES, PipelineConfig, StageName
+from hemaflow.flows.engine.engine import Engine, Pins
+from hemaflow.flows.engine.named_models import as_found
+from hemaflow.flows.runs.find import find_run
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.infra.errors import ConfigError, UserError
+from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.open import open_store
+
+
+def open_engine(request: RunRequest, settings: Settings) -> Engine:
+    """Return the engine that decides for this request. Raises UserError."""
+    store = open_store(request.store or settings.store)
+    config, pins = request.pipeline_config(), None
+    if request.of_run:
+        earlier = find_run(store, request.of_run)
+        pins = _pins(request, store, earlier)
+        config = _with_its_models(config, earlier)
+    data = request.data or recipe_named(request.recipe).data
+    return Engine(store, config, data, settings, request.from_stage, request.until_stage, pins)
+
+
+def _pins(request: RunRequest, store: Store, record: RunRecord) -> Pins:
+    if request.from_stage != "ingest" and request.data not in ("", record.data):
+        raise ConfigError(
+            f"Run {record.run} was made from other data, and its results are used as they are.",
+            expected=f"--data {record.data}, or none",
+            received=f"--data {request.data}",
+            remedy="Leave out --data, or leave out --of to begin with that data.",
+        )
+    wanted = STAGE_NAMES[: STAGE_NAMES.index(request.from_stage)] if request.from_stage else STAGE_NAMES
+    manifests: dict[StageName, Manifest] = {}
+    for stage in wanted:
+        key = record.key(stage)
+        found = load_manifest(store, stage, key) if key else None
+        if found:
+            manifests[stage] = found[0]
+        elif request.from_stage or not manifests:
+            raise UserError(
+                f"Run {record.run} has no result of {stage} to go on from.",
+                received=", ".join(manifests) or "no result at all",
+                where=store.url,
+                remedy="Name another run with --of (see `hemaflow runs`), or leave --of out.",
+            )
+        else:
+            break
+    return Pins(record.run, manifests)
+
+
+def _with_its_models(config: PipelineConfig, earlier: RunRecord) -> PipelineConfig:
+    """Return a config with the models that an earlier run found, where it names them as that run did."""
+    found = build(earlier.config)
+    if earlier.recipe == CUSTOM:
+        return as_found(config, found, found)
+    return as_found(config, change(recipe_named(earlier.recipe).config, earlier.changes), found)

@@ -1,0 +1,190 @@
+"""One run: what was asked for, how far it is, and the record it leaves."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from hemaflow.flows.config.request import CUSTOM, RunRequest
+from hemaflow.flows.config.stages import STAGES, PipelineConfig, StageName
+from hemaflow.flows.engine.engine import Decision, Engine, require_manifest
+from hemaflow.flows.engine.observer import Observer
+from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.runs.record import (
+    INITIAL_WEIGHTS,
+    REFERENCE,
+    RunRecord,
+    StageRecord,
+    git_revision,
+    new_run_id,
+)
+from hemaflow.infra.errors import Interrupted, StoreError
+from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.base import in_parallel
+from hemaflow.infra.store.lease import Lease
+from hemaflow.tasks.core import result_names
+from hemaflow.tasks.ingest import reference_set
+
+WAIT_SECONDS = 2.0
+"""How often a run that waits for another one's result looks for it."""
+OUTPUTS: dict[str, tuple[StageName, str]] = {
+    "report": ("evaluate", "report.html"),
+    "submission": ("submit", "submission.zip"),
+}
+"""What a person wants of a run → the stage that makes it, and what it is called there."""
+
+
+class Run:
+    """A run under way: decides stage by stage, collects results, keeps the record.
+
+    Args:
+        request: What was asked for.
+        observer: Told how it goes.
+        settings: Where things are on this machine.
+        engine: The engine for that request, where it was made already.
+    """
+
+    def __init__(
+        self, request: RunRequest, observer: Observer, settings: Settings, engine: Engine | None = None
+    ) -> None:
+        self.request, self.observer, self.settings = request, observer, settings
+        self.engine = engine or open_engine(request, settings)
+        self.store = self.engine.store
+        self.manifests: dict[StageName, Manifest] = {}
+        self._started = self._stage_started = time.monotonic()
+        self.record = RunRecord(
+            run=new_run_id(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            data=self.engine.data,
+            source_sha256=self.engine.source_sha256,
+            needs=_named_needs(self.engine.config),
+            of=self.engine.pins.run,
+            recipe=CUSTOM if request.config else request.recipe,
+            changes=list(request.changes),
+            config=self.engine.config.model_dump(mode="json"),
+            hemaflow=version("hemaflow"),
+            git_revision=git_revision(),
+        )
+
+    @contextmanager
+    def recorded(self) -> Iterator[RunRecord]:
+        """Keep the record from the first moment to the last, whatever happens in between."""
+        self.record.save(self.store)
+        try:
+            yield self.record
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+            self._close("interrupted" if stopped else "failed", str(error) or type(error).__name__)
+            raise
+        self._close("completed")
+
+    def _decide(self, stage: StageName) -> Decision:
+        parents = self.parents(stage)
+        self._need({stage: self.engine.inputs(stage, parents).key})
+        return self.engine.decide(stage, parents)
+
+    @contextmanager
+    def decided(self, stage: StageName) -> Iterator[Decision]:
+        """Decide on a stage. Where another run is making it, wait for that one's result, or its end."""
+        self._stage_started = time.monotonic()
+        decision = self._decide(stage)
+        with ExitStack() as held:
+            if decision.state == "run" and self.settings.lease_seconds:
+                folder = decision.draft(self.store).folder
+                lease = Lease(self.store, f"{folder}/lease.json", self.settings.lease_seconds)
+                decision = self._wait_for(stage, lease, held)
+            self.observer.begins(decision)
+            yield decision
+
+    def _wait_for(self, stage: StageName, lease: Lease, held: ExitStack) -> Decision:
+        """Wait until a stage is ours to make, its lease held, or made by another run; decide again then."""
+        waits = False
+        while not lease.acquire():
+            if not waits:
+                self.observer.waits(stage)
+            waits = True
+            time.sleep(min(WAIT_SECONDS, self.settings.lease_seconds / 3))
+            decision = self._decide(stage)
+            if decision.state == "reuse":
+                return replace(decision, reason=f"made by another run meanwhile; {decision.reason}")
+        held.enter_context(lease.kept())
+        return self._decide(stage)
+
+    def parents(self, stage: StageName) -> dict[str, Manifest]:
+        """Return the results that a stage builds on."""
+        return {parent: self.manifests[parent] for parent in STAGES[stage].parents}
+
+    def finish(self, decision: Decision, manifest: Manifest | None = None) -> None:
+        """Take in a complete stage: the one that was made, or the one that is reused."""
+        result = manifest or require_manifest(decision)
+        seconds = time.monotonic() - self._stage_started
+        self.manifests[decision.stage] = result
+        self.record.stages.append(
+            StageRecord(
+                stage=decision.stage,
+                key=result.key,
+                state="reused" if manifest is None else "ran",
+                reason=decision.reason,
+                seconds=round(seconds, 3),
+                damaged=list(decision.damaged),
+            )
+        )
+        if decision.stage == "evaluate":
+            self.record.metrics = json.loads(result.read(self.store, "metrics.json"))
+        for name, (stage, output) in OUTPUTS.items():
+            if stage == decision.stage:
+                self.record.outputs[name] = result.object(output).location
+        self.observer.ends(decision, seconds)
+
+    def reuse_all(self, decisions: Sequence[Decision]) -> RunRecord:
+        """Complete a run in which every stage is reused: there is nothing for Prefect to run.
+
+        Raises:
+            StoreError: A result was collected as garbage since it was decided on.
+        """
+        with self.recorded() as record:
+            manifests = [require_manifest(decision) for decision in decisions]
+            self._need({manifest.stage: manifest.key for manifest in manifests})
+            found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), manifests)
+            if [there[0] for there in found if there] != manifests:
+                raise StoreError(
+                    "A result was removed from the store while this run began.",
+                    where=self.store.url,
+                    remedy="Run the same command again: it is computed again.",
+                )
+            for decision in decisions:
+                self._stage_started = time.monotonic()
+                self.observer.begins(decision)
+                self.finish(decision)
+        return record
+
+    def _need(self, keys: Mapping[str, str]) -> None:
+        """Say which results this run needs before it looks for them: from then on none is garbage."""
+        if not keys.items() <= self.record.needs.items():
+            self.record.needs |= keys
+            self.record.save(self.store)
+
+    def _close(self, status: str, error: str = "") -> None:
+        self.record.status = status  # type: ignore[assignment]
+        self.record.error = error
+        self.record.seconds = round(time.monotonic() - self._started, 3)
+        self.record.save(self.store)
+
+
+def _named_needs(config: PipelineConfig) -> dict[str, str]:
+    """Return the results that a config names as needs of their own: reference set and other runs' models."""
+    named = {
+        REFERENCE: reference_set.result_key(config.ingest.reference),
+        INITIAL_WEIGHTS: result_names.result_key(config.train.initial_weights),
+        **{
+            f"member-{number}": result_names.result_key(member)
+            for number, member in enumerate(config.train.ensemble_of, start=1)
+        },
+    }
+    return {name: key for name, key in named.items() if key}

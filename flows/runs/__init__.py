@@ -1,0 +1,1 @@
+"""What runs leave behind: records, lineage, champion, garbage collection."""

@@ -1,0 +1,88 @@
+"""Why a stage runs: how the key it needs differs from the nearest complete one, in a person's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hemaflow.infra.results.fingerprint import MODULE_LEVEL
+from hemaflow.infra.results.manifest import KeyInputs, Manifest
+
+MAX_CAUSES = 6
+"""How many causes a reason names before it counts the rest."""
+
+
+def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, str] | None = None) -> str:
+    """Return why `inputs` is not complete, against the nearest of the complete results of that stage.
+
+    Args:
+        inputs: What the key is made of that is not complete.
+        complete: Complete results of that stage, those to be preferred first.
+        runs: Key → the run that used it last.
+    """
+    nearest = min(
+        ((list(causes(manifest.inputs, inputs)), manifest) for manifest in complete),
+        key=lambda pair: len(pair[0]),
+        default=None,
+    )
+    if nearest is None:
+        return "never built in this store"
+    found, manifest = nearest
+    run = (runs or {}).get(manifest.key)
+    return f"{in_short(found)} (since {f'run {run}' if run else manifest.key[:8]})"
+
+
+def in_short(causes: Sequence[str]) -> str:
+    """Return the first few causes as a phrase, and how many more there are."""
+    if not causes:
+        return "nothing that can be named"
+    more = f"; and {len(causes) - MAX_CAUSES} more" if len(causes) > MAX_CAUSES else ""
+    return "; ".join(causes[:MAX_CAUSES]) + more
+
+
+def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
+    """Yield what differs between two keys of one stage: code first, then config, parents, libraries."""
+    for file in sorted(old.code.keys() | new.code.keys()):
+        before, now = old.code.get(file), new.code.get(file)
+        if before is None:
+            yield f"{file} is now used"
+        elif now is None:
+            yield f"{file} is no longer used"
+        elif before != now:
+            changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            yield f"{file} changed ({', '.join(map(_definition, changed))})"
+    for field, (before_value, now_value) in config_changes(old.config, new.config):
+        yield f"{new.stage}.{field} {_short(before_value)} → {_short(now_value)}"
+    for parent in sorted(old.parents.keys() | new.parents.keys()):
+        if old.parents.get(parent) != new.parents.get(parent):
+            yield "the data changed" if parent == "source" else f"the result of {parent} changed"
+    for library in sorted(old.libraries.keys() | new.libraries.keys()):
+        if old.libraries.get(library) != new.libraries.get(library):
+            yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
+
+
+def config_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each field (`fine_tuning.epochs`) that differs between two configs, with both values."""
+    before, now = _flat(old), _flat(new)
+    for field in sorted(before.keys() | now.keys()):
+        if before.get(field) != now.get(field):
+            yield field, [before.get(field), now.get(field)]
+
+
+def _definition(name: str) -> str:
+    return name if name in (MODULE_LEVEL, "file") else f"definition {name}"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

@@ -1,0 +1,1 @@
+"""Prefect servers and workers: supervision, slots, task runners."""

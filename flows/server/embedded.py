@@ -1,0 +1,30 @@
+"""Flows that a command runs in its own process: with a Prefect server, and the terminal as their observer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hemaflow.flows.engine.observer import Observer
+
+
+@contextmanager
+def prefect_watched_by(observer: Observer) -> Iterator[None]:
+    """Have a Prefect server and an observer. What Prefect would print is said by that and by our errors."""
+    if os.environ.get("PREFECT_API_URL"):  # its pages show the log
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    else:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    from hemaflow.flows.engine.observer import observing
+    from hemaflow.flows.server.temporary_server import prefect_server
+
+    token = observing.set(observer)
+    try:
+        with prefect_server():
+            yield
+    finally:
+        observing.reset(token)

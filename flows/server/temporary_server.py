@@ -1,0 +1,53 @@
+"""The Prefect server of a run for which none was set up, and how it ends.
+
+Prefect would start one as well, but in our process group, where the keyboard's interrupt ends it before the
+flow can say that it was interrupted; and would stop it at the interpreter's exit, which a killed process
+never comes to.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from hemaflow.infra.errors import StageError
+
+_KEEPER = """
+import sys
+from prefect.server.api.server import SubprocessASGIServer
+with SubprocessASGIServer() as server:
+    print(server.api_url, flush=True)
+    sys.stdin.buffer.read()  # ends when the process that holds the other end is gone, however it went
+"""
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Have a Prefect server for what is done inside: the one that was set up, else one of our own.
+
+    Raises:
+        StageError: The server did not start.
+    """
+    if get_current_settings().api.url:
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", _KEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as keeper:
+        url = keeper.stdout.readline().strip() if keeper.stdout else ""
+        if not url:
+            raise StageError(
+                "Prefect's server did not start.",
+                received=f"exit code {keeper.wait()}",
+                remedy="Start one by `prefect server start`, and set PREFECT_API_URL to its address.",
+            )
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield

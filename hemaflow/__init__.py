@@ -1,0 +1,1 @@
+"""hemaflow trains, judges and packages classifiers of blood cell images."""

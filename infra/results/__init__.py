@@ -1,0 +1,1 @@
+"""Results of stages: manifests, drafts and the fingerprints their keys are made of."""

@@ -1,0 +1,1 @@
+"""The object store: local folders and S3."""

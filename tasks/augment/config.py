@@ -1,0 +1,42 @@
+"""Config of augment: everything that changes the bytes of the training shards."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from hemaflow.tasks.core.stage import StageConfig
+from hemaflow.tasks.layers.keras_cv_table import LayerConfig
+
+
+class AugmentConfig(StageConfig):
+    """How the training split is multiplied."""
+
+    layers: tuple[LayerConfig, ...] = ()
+    """Layers of keras-cv, applied one after another to each copy."""
+    copies: int = Field(default=0, ge=0)
+    """Augmented copies of each image."""
+    keep_original: bool = True
+    """Whether each image itself is kept beside its copies."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all that is drawn."""
+    shard_bytes: int = Field(default=32 << 20, ge=1 << 10)
+    """Bytes that a shard holds at most; a worker's memory grows with it."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images augmented at once: CutMix, MixUp and their like mix within a batch."""
+
+    @model_validator(mode="after")
+    def _gives_records(self) -> Self:
+        if not self.copies and not self.keep_original:
+            raise ValueError("Expected copies of at least 1 where keep_original is false; received copies=0.")
+        if self.copies and not self.layers:
+            raise ValueError(
+                f"Expected at least one layer for copies={self.copies}: they would be plain repeats."
+            )
+        return self
+
+    @property
+    def records_per_image(self) -> int:
+        """How many records each image gives."""
+        return self.copies + self.keep_original

@@ -1,0 +1,180 @@
+"""The reference set: pictures that a test split is made of, whatever else arrives.
+
+Reads a data source as for --data, or the test split of a complete result of ingest in the same store
+(`ingest:KEY`). A model is compared with the one before it on the same pictures only where these stay.
+
+Guarantees: what tells two reference sets apart is their content (`reference_sha256`), never their path; the
+pictures have names that no picture of a source can have, the same whether they come from the source itself or
+from a result that was made with it; memory does not grow with the number of images, but for their names.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemaflow.infra.errors import DataError
+from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.base import Store
+from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.records.schema import parse
+from hemaflow.tasks.records.tfrecord import Place, record_places
+from hemaflow.tasks.sources.base import Item, Scan, Source
+from hemaflow.tasks.sources.registry import open_source
+
+RESULT = "ingest:"
+"""How a reference begins that is a result of ingest."""
+PREFIX = "reference://"
+"""How the names of reference pictures begin. A relative path holds no double slash."""
+
+
+def check_reference(reference: str) -> str:
+    """Return a reference of a known form. Raises ValueError."""
+    if reference.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", reference.removeprefix(RESULT)):
+        raise ValueError(
+            f"Expected ingest: and the whole key of a result, 64 letters (hemaflow show RUN --json). "
+            f"Received: {reference}"
+        )
+    return reference
+
+
+def result_key(reference: str) -> str:
+    """Return the key of the result of ingest that a reference names; "" where it names none."""
+    return reference.removeprefix(RESULT) if reference.startswith(RESULT) else ""
+
+
+def reference_sha256(reference: str, settings: Settings) -> str:
+    """Return what stands for the content of a reference. Raises DataError where there is none.
+
+    A result's key does: it is made of all that its content follows from.
+    """
+    key = result_key(reference)
+    if key:
+        return key
+    try:
+        with open_source(reference, settings) as source:
+            return source.content_digest()
+    except DataError as error:
+        raise DataError(
+            f"The reference set cannot be used. {error.what}",
+            expected=error.expected,
+            received=f"ingest.reference={reference}",
+            where=error.where,
+            remedy=f"Check the path, or name a result of ingest with {RESULT}KEY.",
+        ) from error
+
+
+def absolute(reference: str) -> str:
+    """Return a reference that names the same from any folder."""
+    path = Path(reference).expanduser()
+    return reference if result_key(reference) or not path.exists() else str(path.absolute())
+
+
+def open_reference(reference: str, store: Store, settings: Settings) -> Source:
+    """Return the source of the reference pictures; one without pictures where `reference` is empty.
+
+    Raises:
+        DataError: There is no such source, or no such result.
+    """
+    if not reference:
+        return NoReference()
+    key = result_key(reference)
+    return Reference(IngestedTest(store, _ingested(store, key)) if key else open_source(reference, settings))
+
+
+class NoReference(Source):
+    """No pictures."""
+
+    name = ""
+
+    def content_digest(self) -> str:
+        """See Source."""
+        return ""
+
+    def scan(self) -> Scan:
+        """See Source."""
+        return Scan([], [], [])
+
+    def read(self, ref: str) -> NDArray[np.uint8]:
+        """See Source."""
+        raise KeyError(ref)
+
+
+class Reference(Source):
+    """The pictures of a source, all of them `test`, under names that begin with PREFIX."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self.name = source, f"{PREFIX}{source.name}"
+
+    def content_digest(self) -> str:
+        """See Source."""
+        return self._source.content_digest()
+
+    def scan(self) -> Scan:
+        """See Source."""
+        scan = self._source.scan()
+        items = [Item(PREFIX + item.ref, item.class_name, "test") for item in scan.items]
+        findings = [
+            finding._replace(items=[PREFIX + item for item in finding.items]) for finding in scan.findings
+        ]
+        return Scan(scan.classes, items, findings)
+
+    def read(self, ref: str) -> NDArray[np.uint8]:
+        """See Source."""
+        return self._source.read(ref.removeprefix(PREFIX))
+
+    def close(self) -> None:
+        """See Source."""
+        self._source.close()
+
+
+class IngestedTest(Source):
+    """The test split of a result of ingest."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._store, self._manifest, self.name = store, manifest, f"ingest {manifest.key[:8]}"
+        self._size_pixels = int(manifest.facts["image_size_pixels"])
+        self._places: dict[str, Place] = {}
+
+    def content_digest(self) -> str:
+        """See Source."""
+        return self._manifest.digest
+
+    def scan(self) -> Scan:
+        """See Source."""
+        classes: list[str] = self._manifest.facts["classes"]
+        rows = [
+            row for row in read_index(self._manifest.read(self._store, "index.csv")) if row.split == "test"
+        ]
+        shards = [self._manifest.path(self._store, o.name) for o in self._manifest.matching("test-")]
+        places = (place for shard in shards for place in record_places(shard))
+        self._places = {row.id.removeprefix(PREFIX): place for row, place in zip(rows, places, strict=True)}
+        items = [Item(row.id.removeprefix(PREFIX), classes[row.label], "test") for row in rows]
+        if not items:
+            raise DataError(
+                "The reference set is empty: that result of ingest has no test split.",
+                where=f"{self._store.url}/stages/ingest/{self._manifest.key}",
+                remedy="Name another result with ingest.reference=ingest:KEY, or a data source.",
+            )
+        return Scan(classes, items, [])
+
+    def read(self, ref: str) -> NDArray[np.uint8]:
+        """See Source."""
+        return parse(self._places[ref].read(), self._size_pixels).image
+
+
+def _ingested(store: Store, key: str) -> Manifest:
+    found = load_manifest(store, "ingest", key)
+    if found is None:
+        raise DataError(
+            "There is no such reference set in this store.",
+            expected="the key of a complete result of ingest",
+            received=f"ingest.reference={RESULT}{key}",
+            where=f"{store.url}/stages/ingest/{key}",
+            remedy="See the keys of a run with: hemaflow show RUN --json",
+        )
+    return found[0]

@@ -1,0 +1,1 @@
+"""Augmentation layers, offline and online."""

@@ -1,0 +1,1 @@
+"""Records of images and predictions on their way between stages."""

@@ -1,0 +1,78 @@
+"""The training feed without TensorFlow: what `tasks/records/tf_feed.py` does, as generators of numpy arrays.
+
+For Keras backends that take such (jax). The order is another than that of tf.data, but as much a function of
+seed and epoch alone; memory is as bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.schema import batched, read_batches
+from hemaflow.tasks.records.tfrecord import read_records
+
+Batch = tuple[NDArray[Any], ...]
+
+
+def training_batches(
+    shards: ArrivingShards,
+    image_size_pixels: int,
+    *,
+    batch_size: int,
+    shuffle_buffer_images: int,
+    interleaved_shards: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    class_weights: Sequence[float] = (),
+) -> Iterator[Batch]:
+    """Yield one epoch of (uint8[B, H, W, 3], float32[B, C][, float32[B]]); see `tasks/records/tf_feed.py`."""
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(shards))
+    shards.fetch(order)
+    records = _interleaved((read_records(shards.path(place)) for place in order), interleaved_shards)
+    shuffled = islice(_shuffled(records, shuffle_buffer_images, rng), first_step * batch_size, None)
+    for batch in batched(shuffled, image_size_pixels, batch_size):
+        weights = (batch.labels @ np.array(class_weights, np.float32),) if class_weights else ()
+        yield (batch.images, batch.labels, *weights)
+
+
+def validation_batches(shards: ArrivingShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
+    """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
+    shards.fetch(range(len(shards)))
+    paths = (shards.path(place) for place in range(len(shards)))
+    for batch in read_batches(paths, image_size_pixels, batch_size):
+        yield batch.images, batch.labels
+
+
+def _interleaved(sources: Iterator[Iterator[bytes]], at_once: int) -> Iterator[bytes]:
+    """Yield one record of each source in turn; a source that ends makes room for the next."""
+    running = list(islice(sources, at_once))
+    while running:
+        for place, source in enumerate(list(running)):
+            record = next(source, None)
+            if record is not None:
+                yield record
+            else:
+                running[place : place + 1] = islice(sources, 1)
+                break
+
+
+def _shuffled(records: Iterable[bytes], buffer_size: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield all records, each drawn from those that the buffer holds."""
+    buffer: list[bytes] = []
+    for record in records:
+        if len(buffer) < max(1, buffer_size):
+            buffer.append(record)
+            continue
+        place = int(rng.integers(len(buffer)))
+        buffer[place], record = record, buffer[place]
+        yield record
+    for place in rng.permutation(len(buffer)):
+        yield buffer[place]

@@ -1,0 +1,121 @@
+"""The training feed: shards to shuffled batches, in bounded memory, the same for the same seed and epoch.
+
+Shards are opened in an order of the epoch's own, a few at a time, as soon as they have arrived, and their
+records mixed in a buffer of bounded size. A feed begun at step k gives what the whole feed gives from step k
+on.
+
+Under Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead; under any other it is a
+generator of numpy arrays (tasks/records/numpy_feed.py), and TensorFlow need not be installed. Their orders
+differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hemaflow.tasks.records import numpy_feed
+from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.schema import decode
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+VAL_BATCH_SIZE = 256
+"""Images at once where nothing is learnt from them."""
+INTERLEAVED_SHARDS = 4
+"""Shards read at once: enough to mix, few enough to stay sequential on a disk."""
+
+
+def num_steps(num_records: int, batch_size: int) -> int:
+    """Return how many batches one epoch has; the last may be smaller."""
+    return math.ceil(num_records / batch_size)
+
+
+def training_batches(
+    shards: ArrivingShards,
+    image_size_pixels: int,
+    num_classes: int,
+    *,
+    batch_size: int,
+    shuffle_buffer_images: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    class_weights: Sequence[float] = (),
+) -> Any:
+    """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on.
+
+    With `class_weights` (C of them), each batch has float32[B] beside it: the weights of its images, a soft
+    label's by its shares.
+    """
+    if not _tensorflow():
+        return numpy_feed.training_batches(
+            shards,
+            image_size_pixels,
+            batch_size=batch_size,
+            shuffle_buffer_images=shuffle_buffer_images,
+            interleaved_shards=INTERLEAVED_SHARDS,
+            seed=seed,
+            epoch=epoch,
+            first_step=first_step,
+            class_weights=class_weights,
+        )
+    import tensorflow as tf
+
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(shards))
+    shards.fetch(order)
+
+    def read(place: tf.Tensor) -> tf.data.Dataset:
+        path = tf.numpy_function(lambda place: str(shards.path(place)), [place], tf.string)
+        return tf.data.TFRecordDataset(tf.ensure_shape(path, ()), buffer_size=4 << 20)
+
+    records = tf.data.Dataset.from_tensor_slices(order).interleave(
+        read,
+        cycle_length=INTERLEAVED_SHARDS,
+        num_parallel_calls=INTERLEAVED_SHARDS,
+        deterministic=True,
+    )
+    records = records.shuffle(
+        max(1, shuffle_buffer_images), seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
+    )
+    batches = records.batch(batch_size).skip(first_step)
+    return batches.map(
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes), class_weights),
+        num_parallel_calls=2,
+        deterministic=True,
+    ).prefetch(4)
+
+
+def validation_batches(
+    shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
+) -> Any:
+    """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
+    if not _tensorflow():
+        return numpy_feed.validation_batches(shards, image_size_pixels, batch_size)
+    import tensorflow as tf
+
+    shards.fetch(range(len(shards)))
+    paths = [str(shards.path(place)) for place in range(len(shards))]
+    records = tf.data.TFRecordDataset(paths, buffer_size=4 << 20)
+    batches = records.batch(batch_size).map(
+        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
+    )
+    return batches.prefetch(2)
+
+
+def _tensorflow() -> bool:
+    import keras
+
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def _tuple(decoded: dict[str, tf.Tensor], class_weights: Sequence[float] = ()) -> tuple[tf.Tensor, ...]:
+    import tensorflow as tf
+
+    pair = decoded["image"], decoded["label"]
+    return (*pair, tf.linalg.matvec(decoded["label"], list(class_weights))) if class_weights else pair

@@ -1,0 +1,1 @@
+"""Comparing models and data: verdict, drift, label errors."""

@@ -1,0 +1,80 @@
+"""The interface of a data source, and the records that it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemaflow.infra.errors import DataError
+
+
+class Finding(NamedTuple):
+    """Something that was found in a source, and what was done about it."""
+
+    kind: str
+    items: list[str]
+    action: str
+    reason: str
+
+
+class Item(NamedTuple):
+    """One picture of a source: how to ask for it, its class, and its split where the source has one."""
+
+    ref: str
+    class_name: str
+    split: str
+
+
+class Scan(NamedTuple):
+    """What a source holds."""
+
+    classes: list[str]
+    items: list[Item]
+    findings: list[Finding]
+
+
+class Source(ABC):
+    """A source of labelled pictures. Use as a context manager: it may hold files open."""
+
+    name: str
+
+    @abstractmethod
+    def content_digest(self) -> str:
+        """Return a SHA-256 that changes with the content; without TensorFlow, in bounded memory."""
+
+    @abstractmethod
+    def scan(self) -> Scan:
+        """List the pictures, in an order that depends on the content alone. Raises DataError.
+
+        Comes before any `read`.
+        """
+
+    @abstractmethod
+    def read(self, ref: str) -> NDArray[np.uint8]:
+        """Return a picture as uint8[h, w, 3] in 0..255. Raises Unreadable. Called from several threads."""
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
+        """Let go of what is held open."""
+
+    def __enter__(self) -> Source:
+        """Use the source."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of what is held open."""
+        self.close()
+
+
+def _enough(classes: list[str], name: str) -> list[str]:
+    if len(classes) < 2:
+        raise DataError(
+            "There is nothing to tell apart." if classes else "There are no images.",
+            expected="at least two classes, each a folder with .jpg or .png images (or a label of an .npz)",
+            received=f"one class, {classes[0]!r}" if classes else "none",
+            where=name,
+            remedy="Put the images of each class into a folder of its own.",
+        )
+    return classes

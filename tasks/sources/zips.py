@@ -1,0 +1,65 @@
+"""Sources in a zip file with one folder per class, read in place."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemaflow.infra.errors import DataError
+from hemaflow.infra.store.base import file_sha256
+from hemaflow.tasks.sources.archives import (
+    BROKEN_ZIP,
+    MAX_RATIO,
+    open_zip,
+)
+from hemaflow.tasks.sources.base import Scan, Source
+from hemaflow.tasks.sources.folders import scan_class_folders
+from hemaflow.tasks.sources.images import Unreadable, decode_image
+
+MAX_MEMBER_BYTES = 200 << 20
+"""The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""
+
+
+class ZipSource(Source):
+    """A zip with one folder per class, read in place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self._archive = open_zip(path)
+
+    def content_digest(self) -> str:
+        """See Source."""
+        return file_sha256(self.path)
+
+    def scan(self) -> Scan:
+        """See Source."""
+        files: list[str] = []
+        folders: list[str] = []
+        for member in self._archive.infolist():
+            parts = PurePosixPath(member.filename).parts
+            if member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
+                raise DataError(
+                    "The archive names a file outside of itself.",
+                    received=repr(member.filename),
+                    where=str(self.path),
+                    remedy="Do not use this archive unless you know who made it.",
+                )
+            (folders if member.is_dir() else files).append(member.filename.rstrip("/"))
+        return scan_class_folders(sorted(files), folders, self.name)
+
+    def read(self, ref: str) -> NDArray[np.uint8]:
+        """See Source."""
+        member = self._archive.getinfo(ref)
+        if member.file_size > MAX_MEMBER_BYTES or member.file_size > MAX_RATIO * max(1, member.compress_size):
+            raise Unreadable(f"declares {member.file_size} bytes, too many for an image")
+        try:
+            return decode_image(io.BytesIO(self._archive.read(member)))
+        except BROKEN_ZIP as error:
+            raise Unreadable(f"damaged in the archive: {error}") from error
+
+    def close(self) -> None:
+        """See Source."""
+        self._archive.close()

@@ -1,0 +1,1 @@
+"""The submit stage: the submission zip, proven to run."""

@@ -1,0 +1,1 @@
+"""The train stage: transfer, fine-tuning, ensembles."""

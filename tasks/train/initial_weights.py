@@ -1,0 +1,142 @@
+"""The network as a training begins with it: built, and filled with the initial weights that its config names.
+
+Those are ImageNet's, a file's, or the model of another run: its backbone's weights, and its head's where that
+fits. Of a run it reads `model.keras` of a complete result of train in the same store (`train:KEY`). What
+enters the key of the training is that object's SHA-256 and the classes it tells apart, never the run.
+
+The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else
+it begins anew, as it does with ImageNet's weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hemaflow.infra.errors import StageError
+from hemaflow.infra.results.manifest import load_manifest
+from hemaflow.infra.store.base import Store
+from hemaflow.tasks.model.network import HEAD, build_network, load_backbone_weights
+
+if TYPE_CHECKING:
+    from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.core.result_names import result_key
+
+log = logging.getLogger(__name__)
+
+
+def stored_model(store: Store, name: str, sha256: str) -> Any:
+    """Return the Keras model of a result of train.
+
+    Args:
+        store: Holds it.
+        name: `train:KEY`.
+        sha256: Of the model that was asked for.
+
+    Raises:
+        StageError: It is gone, or another one.
+    """
+    import keras
+
+    found = load_manifest(store, "train", result_key(name))
+    if found is None or found[0].object("model.keras").sha256 != sha256:
+        raise StageError(
+            "A model that was asked for was changed or removed since the run began.",
+            expected=f"SHA-256 {sha256[:12]}…",
+            where=f"{store.url}/stages/train/{result_key(name)}",
+            remedy="Name another run.",
+        )
+    return keras.saving.load_model(found[0].path(store, "model.keras"), compile=False, safe_mode=True)
+
+
+def starting_network(
+    store: Store, config: TrainConfig, input_pixels: int, classes: Sequence[str]
+) -> tuple[Any, Any]:
+    """Return (backbone, head) as keras.Models, filled with the initial weights.
+
+    Args:
+        store: Holds the model of another run, where the config names one.
+        config: The config.
+        input_pixels: Height and width that the backbone takes.
+        classes: Names of the labels 0, 1, …
+
+    Raises:
+        StageError: The initial weights cannot be had, or are not those that were asked for.
+    """
+    weights = "imagenet" if config.initial_weights == "imagenet" else None
+    try:
+        body, head = build_network(
+            config.backbone,
+            weights,  # type: ignore[arg-type]
+            input_pixels,
+            len(classes),
+            config.head_units,
+            config.dropout,
+        )
+    except Exception as error:
+        if weights is None:
+            raise
+        raise StageError(
+            f"The ImageNet weights of {config.backbone} could not be downloaded.",
+            received=str(error).partition("\n")[0],
+            remedy="1. Download the notop weights of the backbone elsewhere and name the file: "
+            "--set train.initial_weights=FILE.h5\n"
+            "2. Or train from scratch: --set train.initial_weights=none",
+        ) from error
+    if result_key(config.initial_weights):
+        start_from_model(
+            store,
+            config.initial_weights,
+            config.initial_weights_sha256,
+            body,
+            head,
+            same_classes=list(config.initial_classes) == list(classes),
+        )
+    elif config.initial_weights_sha256:
+        load_backbone_weights(body, config.initial_weights, config.initial_weights_sha256)
+    return body, head
+
+
+def start_from_model(
+    store: Store, weights: str, sha256: str, body: Any, head: Any, *, same_classes: bool
+) -> None:
+    """Fill a backbone, and a head where it fits, with the weights of a run's model.
+
+    Args:
+        store: Holds the model.
+        weights: `train:KEY`.
+        sha256: Of the model that was asked for.
+        body: The backbone to fill.
+        head: The head to fill.
+        same_classes: Whether the model tells the same classes apart, in the same order.
+
+    Raises:
+        StageError: The model is gone or another one, or its backbone is another.
+    """
+    import keras
+
+    model = stored_model(store, weights, sha256)
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    bodies = [part for part in parts if part.name != HEAD]
+    if len(bodies) != 1 or not _fits(bodies[0], body):
+        raise StageError(
+            "The model that training was to start from has another backbone.",
+            expected=f"the weights of {body.name}",
+            received=", ".join(part.name for part in bodies) or "none",
+            where=weights,
+            remedy="Choose the backbone of that run with --set train.backbone=….",
+        )
+    body.set_weights(bodies[0].get_weights())
+    heads = [part for part in parts if part.name == HEAD and same_classes and _fits(part, head)]
+    for part in heads:
+        head.set_weights(part.get_weights())
+    log.info("starting from %s: backbone%s", weights[:14], " and head" if heads else ", a new head")
+
+
+def _fits(one: Any, other: Any) -> bool:
+    return _shapes(one) == _shapes(other)
+
+
+def _shapes(part: Any) -> Sequence[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in part.weights]

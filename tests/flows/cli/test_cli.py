@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from hemaflow.flows.cli import main
+from hemaflow.flows.config.recipes import RECIPES
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.model.backbones import BACKBONES
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    former = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
+@pytest.fixture
+def hemaflow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> object:
+    """The command, in this process, in an empty folder."""
+
+    def call(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["hemaflow", *arguments])
+        code = 0
+        try:
+            main.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    monkeypatch.chdir(tmp_path)
+    return call
+
+
+def bad_npz(folder: Path) -> str:
+    np.savez(folder / "bad.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
+    return str(folder / "bad.npz")
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "demmo"], "Did you mean 'demo'?"),
+        (["--data", "no/such/folder"], "There is no such data source."),
+        (["--data", "NPZ"], "The file holds no 'labels'."),
+        (["--set", "train.epochs"], "A change cannot be read."),
+        (["--set", "train.epochs=3"], "train has no field 'epochs'."),
+        (["--set", "train.batch_size=no"], "valid integer"),
+        (["--set", 'augment.layers=[{"name":"RandomFlop"}]'], "Did you mean 'RandomFlip'?"),
+        (["--set", 'augment.layers=[{"name":"RandomFlip","factors":{"mod":"x"}}]'], "Did you mean 'mode'?"),
+        (["--from", "trian"], "Did you mean 'train'?"),
+        (["--until", "evalute"], "Did you mean 'evaluate'?"),
+        (["--from", "train"], "Cannot start from 'train'"),
+        (["--from", "submit", "--until", "train"], "Nothing is left to do"),
+        (["--set", "train.initial_weights=absent.h5"], "The initial weights cannot be used."),
+        (["--store", "ftp://host/path"], "Expected: a local folder"),
+        (["--colour", "red"], "No such option: --colour"),
+    ],
+)
+def test_a_mistake_is_told_in_one_message_and_nothing_is_written(
+    hemaflow: object, tmp_path: Path, command: str, arguments: list[str], message: str
+) -> None:
+    npz = bad_npz(tmp_path)
+    said = hemaflow(command, *(npz if argument == "NPZ" else argument for argument in arguments))  # type: ignore[operator]
+    assert said.code == 2
+    assert message in said.err.replace("\n", " ").replace("  ", " ") or message in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["bad.npz"]
+
+
+@pytest.mark.parametrize("command", [["show"], ["report"], ["predict", "cell.png"], ["show", "2026"]])
+def test_an_empty_store_says_what_to_do(hemaflow: object, command: list[str]) -> None:
+    said = hemaflow(*command)  # type: ignore[operator]
+    assert said.code == 2
+    assert "hemaflow run" in said.err
+
+
+def test_a_wrong_setting_is_a_mistake(hemaflow: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMAFLOW_WORKERS", "two")
+    said = hemaflow("plan")  # type: ignore[operator]
+    assert said.code == 2
+    assert "Received: HEMAFLOW_WORKERS=two" in said.err
+
+
+def test_plan_says_what_would_run_and_why(hemaflow: object, tmp_path: Path) -> None:
+    said = hemaflow("plan")  # type: ignore[operator]
+    assert said.code == 0
+    assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [
+        [stage, "run"] for stage in ("ingest", "augment", "train", "evaluate", "submit")
+    ]
+    assert "never built in this store" in said.out
+    document = json.loads(hemaflow("plan", "--json").out)  # type: ignore[operator]
+    assert [stage["state"] for stage in document["stages"]] == ["run"] * 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_listed_and_shown(hemaflow: object) -> None:
+    listed = hemaflow("recipes").out  # type: ignore[operator]
+    assert {line.split()[0] for line in listed.splitlines()} == set(RECIPES)
+    for name in RECIPES:
+        shown = hemaflow("recipes", name)  # type: ignore[operator]
+        assert shown.code == 0
+        assert '"fine_tuning"' in shown.out
+    assert hemaflow("recipes", "laptob").code == 2  # type: ignore[operator]
+
+
+def test_the_end_of_a_run_tells_of_clean_and_of_spoiled_images(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def entry(accuracy: float, **more: str) -> dict[str, object]:
+        return {"accuracy": accuracy, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.05]}, **more}
+
+    measured = {
+        "test": entry(0.9),
+        "test_heavy": entry(0.6),
+        "test_heavy_tta": entry(0.625),
+        "test_medmnistc": entry(0.75, worst_corruption="stain_deposit"),
+    }
+    record = RunRecord(run="r", started="", data="sample", recipe="demo", metrics=measured)
+    store = LocalStore(tmp_path)
+    main._print_run(record, store, False)
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "heavy accuracy 0.6000 (95 % interval 0.5000 to 0.6500)" in said
+    assert "heavy, TTA accuracy 0.6250 (95 % interval 0.5250 to 0.6750)" in said
+    assert any(line.startswith("MedMNIST-C accuracy 0.7500") for line in said)
+    assert " ".join(said).endswith("worst stain_deposit")
+    main._print_run(record, store, True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["metrics"]["test_heavy"]["accuracy"] == 0.6
+    assert document["metrics"]["test_medmnistc"]["worst_corruption"] == "stain_deposit"
+    assert document["metrics"]["val"] == {}
+
+
+def test_backbones_are_listed_as_the_table_has_them(hemaflow: object) -> None:
+    rows = json.loads(hemaflow("backbones", "--json").out)  # type: ignore[operator]
+    assert [row["name"] for row in rows] == list(BACKBONES)
+    assert [row["num_parameters"] for row in rows] == [row.num_parameters for row in BACKBONES.values()]
+    listed = hemaflow("backbones").out.splitlines()  # type: ignore[operator]
+    assert [line.split()[0] for line in listed[1:]] == list(BACKBONES)
+    assert "0.41 M" in listed[2]
+    assert "block_13_expand" in listed[2]
+
+
+def test_runs_are_listed_and_found_by_a_part_of_their_id(hemaflow: object, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / ".hemaflow")
+    for name, status in (("20260101-000000-aaaa", "completed"), ("20260102-000000-bbbb", "failed")):
+        RunRecord(run=name, status=status, started="", data="sample", recipe="demo").save(store)  # type: ignore[arg-type]
+    listed = hemaflow("runs").out  # type: ignore[operator]
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        ["20260101-000000-aaaa", "completed"],
+        ["20260102-000000-bbbb", "failed"],
+    ]
+    assert json.loads(hemaflow("runs", "--json").out)[1]["status"] == "failed"  # type: ignore[operator]
+    assert json.loads(hemaflow("show", "aaaa", "--json").out)["run"] == "20260101-000000-aaaa"  # type: ignore[operator]
+    assert json.loads(hemaflow("show", "--json").out)["run"] == "20260102-000000-bbbb"  # type: ignore[operator]
+    assert "More than one run" in hemaflow("show", "2026").err  # type: ignore[operator]
+    assert "has no report" in hemaflow("report").err  # type: ignore[operator]

@@ -1,0 +1,29 @@
+"""Jobs done in the process of the tests, which has loaded all that a worker of its own would have to load."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from hemaflow.flows.engine.worker_process import Job
+from hemaflow.infra.results.draft import Progress, silent
+from hemaflow.infra.results.manifest import Manifest, StoredObject
+
+
+def work_in_this_process(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[str]:
+    """Have a module's workers do their jobs here; return the list that their stages will be in."""
+    done = list[str]()
+
+    class Worker:
+        def do(
+            self, job: Job, timeout_seconds: float, progress: Progress = silent
+        ) -> Manifest | StoredObject:
+            done.append(job.inputs.stage)
+            return job.run(progress)
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(module, "Worker", Worker)
+    return done

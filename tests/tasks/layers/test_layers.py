@@ -1,0 +1,106 @@
+"""The table of augmentation layers: what a config may say, and that keras-cv takes it."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hemaflow.tasks.layers.keras_cv_table import KERAS_CV, LayerConfig
+
+
+def test_wrong_name_tells_the_nearest() -> None:
+    with pytest.raises(ValidationError, match=r"no layer 'Cutmx'\. Did you mean 'CutMix'\? One of: AugMix, "):
+        LayerConfig(name="Cutmx")
+
+
+def test_wrong_factor_tells_the_nearest() -> None:
+    with pytest.raises(ValidationError, match=r"RandomFlip has no factor 'moed'\. Did you mean 'mode'"):
+        LayerConfig(name="RandomFlip", factors={"moed": "vertical"})
+
+
+def test_factor_of_a_layer_that_takes_none() -> None:
+    with pytest.raises(ValidationError, match=r"Grayscale has no factor 'factor'\. It takes none"):
+        LayerConfig(name="Grayscale", factors={"factor": 1})
+
+
+def test_missing_factor() -> None:
+    with pytest.raises(ValidationError, match=r"RandomRotation needs factor: a number, 0\.\.1, or a list"):
+        LayerConfig(name="RandomRotation")
+
+
+def test_shear_along_no_axis() -> None:
+    with pytest.raises(ValidationError, match="RandomShear needs x_factor or y_factor"):
+        LayerConfig(name="RandomShear", factors={"fill_mode": "wrap"})
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("RandomRotation", {"factor": 1.5}),
+        ("RandomRotation", {"factor": -0.2}),
+        ("RandomRotation", {"factor": [0.3, -0.3]}),
+        ("RandomRotation", {"factor": [-0.3, 0.0, 0.3]}),
+        ("RandomRotation", {"factor": "0.3"}),
+        ("RandomRotation", {"factor": True}),
+        ("RandomRotation", {"factor": float("nan")}),
+        ("RandomRotation", {"factor": 0.1, "fill_mode": "mirror"}),
+        ("CutMix", {"alpha": 0}),
+        ("CutMix", {"alpha": float("inf")}),
+        ("RandAugment", {"augmentations_per_image": 2.5}),
+        ("RandAugment", {"geometric": 1}),
+        ("ChannelShuffle", {"groups": 2}),
+        ("JitteredResize", {"scale_factor": 1.2}),
+        ("RandomGaussianBlur", {"kernel_size": [3, 0], "factor": 1.0}),
+        ("RandomContrast", {"factor": [0.5, 1.5]}),
+        ("Posterization", {"bits": 9}),
+    ],
+)
+def test_wrong_value(name: str, factors: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"{name}: expected .* to be .*; received"):
+        LayerConfig(name=name, factors=factors)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1])
+def test_probability_out_of_range(probability: float) -> None:
+    with pytest.raises(ValidationError, match="probability"):
+        LayerConfig(name="CutMix", probability=probability)
+
+
+FIXED = {
+    # What has one value that works here: an image has three channels and 256 grey values and keeps its size,
+    # and GridMask's other fills call a method that TensorFlow's generators do not have.
+    "RandomChannelShift": {"channels"},
+    "Equalization": {"bins"},
+    "JitteredResize": {"crop_size"},
+    "GridMask": {"fill_mode"},
+}
+
+
+@pytest.mark.parametrize("name", KERAS_CV)
+def test_table_is_that_of_keras_cv(name: str) -> None:
+    import keras_cv
+
+    from hemaflow.tasks.layers.keras_cv_chain import FILLED
+
+    not_offered = {"seed", "bounding_box_format", "segmentation_classes", *FILLED, *FIXED.get(name, ())}
+    taken = {
+        parameter.name: parameter.default is inspect.Parameter.empty
+        for parameter in inspect.signature(getattr(keras_cv.layers, name)).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in not_offered
+    }
+    assert {factor: form.required for factor, form in KERAS_CV[name].items()} == taken
+
+
+def test_configs_need_no_tensorflow() -> None:
+    code = (
+        "import sys; from hemaflow.tasks.augment.stage import AugmentConfig;"
+        "AugmentConfig(layers=({'name': 'CutMix'},), copies=1);"
+        "print(sorted({'tensorflow', 'keras', 'keras_cv', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
