@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hemaflow.tasks.records.index import Split
+from hemaflow.tasks.core.facts import Split
 
 Part = TypeVar("Part", bound=Hashable)
 

@@ -37,6 +37,7 @@ from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import current_settings
+from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
@@ -47,7 +48,7 @@ from hemaflow.tasks.ingest.reference_set import (
     result_key,
 )
 from hemaflow.tasks.ingest.splitting import split_fold, split_groups
-from hemaflow.tasks.records.index import SPLITS, Row, Split, write_index
+from hemaflow.tasks.records.index import Row, write_index
 from hemaflow.tasks.records.schema import encode, one_hot, record_bytes, shard_name
 from hemaflow.tasks.records.tfrecord import write_records
 from hemaflow.tasks.sources.base import Finding, Item, Source

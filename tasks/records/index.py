@@ -11,10 +11,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from hemaflow.tasks.core.facts import Split
 
 
 class Row(NamedTuple):

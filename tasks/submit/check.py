@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.core.classes import PBC_CLASSES
+from hemaflow.tasks.core.facts import Split
 from hemaflow.tasks.core.scratch import scratch_folder
-from hemaflow.tasks.records.index import Split
 from hemaflow.tasks.sources.archives import BROKEN_ZIP
 from hemaflow.tasks.sources.base import Item, Source
 from hemaflow.tasks.sources.images import Fit, Unreadable, fit

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store, in_parallel
-from hemaflow.tasks.records.index import Split, read_index
+from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.records.index import read_index
 
 JUDGED: tuple[Split, ...] = ("val", "test")
 

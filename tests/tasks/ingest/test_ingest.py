@@ -20,11 +20,11 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.facts import SPLITS
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.cleaning import perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
 from hemaflow.tasks.ingest.stage import run
-from hemaflow.tasks.records.index import SPLITS
 from hemaflow.tasks.records.schema import read_shards
 from hemaflow.tasks.sources.images import fit
 from hemaflow.tasks.sources.registry import open_source
