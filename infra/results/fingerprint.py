@@ -4,7 +4,8 @@ The fingerprint of a stage's code covers its module and every module of this rep
 directly or not, inside functions too. Comments, docstrings and formatting do not count; imports that only
 type checkers see do not count. A file that only a string names (a template, a module that is copied into a
 submission) is part of the code where a module declares it in its constant `CODE_FILES`: paths relative to the
-module's folder, the whole text of each.
+module's folder, the whole text of each. Modules that are found rather than imported (`infra/registry.py`) are
+part of the code where a module declares their package in `CODE_PACKAGES`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ PARTS = ("flows", "tasks", "infra")
 """The sub-packages that hold code. `hemaflow/__init__.py` only names what they define."""
 CODE_FILES = "CODE_FILES"
 """The constant in which a module declares files that count as its code."""
+CODE_PACKAGES = "CODE_PACKAGES"
+"""The constant in which a module declares packages whose modules it imports by name."""
 Fingerprint = dict[str, dict[str, str]]
 """File, relative to the package → definition → SHA-256 of its code. A template's definition is `file`."""
 
@@ -55,10 +58,11 @@ def code_fingerprint(module: str, root: Path = ROOT) -> Fingerprint:
         name = path.relative_to(root).as_posix()
         if name in fingerprint:
             continue
-        definitions, imported, declared = _read(path.read_text(encoding="utf-8"), name)
+        definitions, imported, declared, packages = _read(path.read_text(encoding="utf-8"), name)
         fingerprint[name] = definitions
         waiting += imported
         waiting.append(".".join((PACKAGE, *path.relative_to(root).parts[:-1])))  # its package runs first
+        waiting += [module for package in packages for module in _modules_of(package, root)]
         for file in declared:
             location = posixpath.normpath(f"{posixpath.dirname(name)}/{file}")
             files[location] = {"file": _file_sha256(root / location, declared_in=name)}
@@ -93,15 +97,22 @@ def _file_of(module: str, root: Path) -> Path | None:
     return None
 
 
+def _modules_of(package: str, root: Path) -> list[str]:
+    """Return the modules of a package of ours, by name."""
+    path = _file_of(package, root)
+    return [f"{package}.{file.stem}" for file in sorted(path.parent.glob("*.py"))] if path else []
+
+
 @lru_cache(maxsize=256)
-def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-    """Return a module's definitions with their hashes, its imports, and the files that it declares."""
+def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return a module's definitions with their hashes, its imports, and its declared files and packages."""
     tree = ast.parse(source)
     _strip_docstrings(tree)
     runtime = [statement for statement in tree.body if not _only_for_type_checkers(statement)]
     package = f"{PACKAGE}.{name}".removesuffix(".py").replace("/", ".").rpartition(".")[0]
     imported = tuple(dict.fromkeys(_imports(runtime, package)))
-    declared = tuple(file for statement in runtime for file in _declared_files(statement))
+    files = tuple(file for statement in runtime for file in _declared(statement, CODE_FILES))
+    packages = tuple(package for statement in runtime for package in _declared(statement, CODE_PACKAGES))
     definitions: dict[str, list[str]] = {}
     for statement in runtime:
         is_definition = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
@@ -110,7 +121,7 @@ def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tupl
     hashes = {
         owner: hashlib.sha256("\n".join(code).encode()).hexdigest() for owner, code in definitions.items()
     }
-    return hashes, imported, declared
+    return hashes, imported, files, packages
 
 
 def _shape(part: Any) -> Any:
@@ -127,11 +138,11 @@ def _shape(part: Any) -> Any:
     return [_shape(each) for each in part] if isinstance(part, list) else repr(part)
 
 
-def _declared_files(statement: ast.stmt) -> tuple[str, ...]:
-    """Return the files that a statement declares: `CODE_FILES = ("a", "b")`."""
+def _declared(statement: ast.stmt, constant: str) -> tuple[str, ...]:
+    """Return what a statement such as `CODE_FILES = ("a", "b")` declares in that constant."""
     if not isinstance(statement, ast.Assign):
         return ()
-    if not any(isinstance(target, ast.Name) and target.id == CODE_FILES for target in statement.targets):
+    if not any(isinstance(target, ast.Name) and target.id == constant for target in statement.targets):
         return ()
     return tuple(ast.literal_eval(statement.value))
 

@@ -141,6 +141,11 @@ def test_a_module_whose_text_is_used_counts_with_its_comments(root: Path) -> Non
     assert changed == {"tasks/helper.py": "file"}
 
 
+def test_the_modules_of_a_declared_package_count(root: Path) -> None:
+    edit(root, "tasks/train.py", "CODE_FILES", 'CODE_PACKAGES = ("hemaflow.tasks",)\nCODE_FILES')
+    assert {"tasks/unused.py", "tasks/sketch.py"} <= code_fingerprint("hemaflow.tasks.train", root).keys()
+
+
 def test_a_declared_file_that_is_missing_is_an_error(root: Path) -> None:
     (root / "tasks/page.html").unlink()
     with pytest.raises(StageError, match=r"page.html"):
