@@ -5,10 +5,10 @@
     @BACKBONES.register("cnn")
     def cnn(…): …
 
-Lists that a person sees (`--help`, errors, tables) are made from the registry. A registry that names a package
-imports all modules of that package when it is first read, so that adding a kind is adding a file. The module
-that owns such a registry declares the package in its constant `CODE_PACKAGES`, which makes those modules part
-of the code of whoever imports it (`infra/results/fingerprint.py`).
+Lists that a person sees (`--help`, errors, tables) are made from the registry. A registry that names a
+package imports all modules of that package when it is first read, so that adding a kind is adding a file. The
+module that owns such a registry declares the package in its constant `CODE_PACKAGES`, which makes those
+modules part of the code of whoever imports it (`infra/results/fingerprint.py`).
 """
 
 from __future__ import annotations

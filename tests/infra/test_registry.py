@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hemaflow.infra.errors import ConfigError
@@ -37,11 +39,9 @@ def test_two_entries_of_one_name_are_refused() -> None:
 
 
 def test_a_package_is_imported_when_the_registry_is_first_read(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path)) / "shapes_for_a_test"
+    folder = tmp_path / "shapes_for_a_test"
     folder.mkdir()
     (folder / "__init__.py").write_text(
         "from hemaflow.infra.registry import Registry\nS = Registry('shape', __name__)\n"
