@@ -1,60 +1,62 @@
-"""Child processes that do the work of stages, so that the flow's own process never loads TensorFlow.
+"""Worker processes: they do the work of stages, so that the process of the flow never loads TensorFlow.
 
-A `Worker` is one spawned process (never forked: TensorFlow does not survive that) that does one `Job` after
-another. It opens the store itself, reports progress over a pipe, and stops when its parent is gone.
-`WorkerPool` lends workers to the threads that write shards.
+A `Worker` is one process that does one `Job` after another. It is a program of ours
+(`python -m hemaflow.flows.engine.worker_main`), started afresh: it is never forked (TensorFlow does not survive
+a fork), and it never imports the caller's main module, so a plain script and a notebook need no guard.
+`StageWorker` is one worker that a run keeps from stage to stage; `WorkerPool` lends workers to the threads that
+write shards.
 
-A worker ignores the keyboard's interrupt: the parent gets it, and ends the worker with SIGTERM, which lets
-training keep a checkpoint first. What this project logs in a worker goes to the parent's logger; what
-libraries print there goes to a temporary file, of which an error shows the end: a run's own output stays
-readable.
+The keyboard interrupt reaches the parent only. It ends the worker with SIGTERM, which lets training keep a
+checkpoint. Log records of hemaflow go to the parent's logger; everything else that a worker prints goes to a
+temporary file, whose end an error shows.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
-import multiprocessing
 import os
 import queue
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import Connection
+from pathlib import Path
 
-from hemaflow.infra.errors import HemaflowError, Interrupted, StageError
+import hemaflow
+from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft, Progress, silent
 from hemaflow.infra.results.fingerprint import code_fingerprint
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.core.stage import Parents, StageConfig
 
+PROGRAM = "hemaflow.flows.engine.worker_main"
+"""The module that a worker process runs."""
 STOP_SECONDS = 60.0
 """How long a worker may take to keep a checkpoint after SIGTERM before it is killed."""
 POLL_SECONDS = 0.5
-"""How often a waiting parent looks at its deadline and at the worker's life."""
+"""How often a waiting parent looks at its deadline."""
 TAIL_BYTES = 2000
-"""How much of what a worker printed is shown when it died."""
-LOGGED = "hemaflow"
-"""The package whose log records are sent to the parent."""
+"""How much of a dead worker's output an error shows."""
 
 Log = Callable[[int, str], None]
 """Called with the level and the text of a log record."""
 
 
-def unheard(level: int, text: str) -> None:
-    """Log to nobody."""
+def discard(level: int, text: str) -> None:
+    """Drop a log record."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a stage's function in a worker: `function(parents, config, draft, *arguments)`."""
+    """One call of a function in a worker: `function(parents, config, draft, *arguments)`."""
 
     module: str
     function: str
@@ -64,18 +66,18 @@ class Job:
     config: StageConfig
     inputs: KeyInputs
     replaces: str = ""
-    arguments: tuple[Any, ...] = ()
+    arguments: tuple[object, ...] = ()
 
     def run(self, progress: Progress) -> Manifest | StoredObject:
-        """Do the job in this process. Raises StageError where the code is no longer that of the key."""
+        """Do the job in this process. Raises StageError if the code is no longer the code of the key."""
         store = open_store(self.store_url)
         parents = Parents(store, self.manifests, self.data)
         draft = Draft(store, self.inputs, progress, self.replaces)
         function = getattr(importlib.import_module(self.module), self.function)
         if self.inputs.code and self.inputs.code != code_fingerprint(self.module):
             raise StageError(
-                f"The code of {self.inputs.stage} was changed since the run began: its result would be "
-                "kept under the key of the former code.",
+                f"The code of {self.inputs.stage} changed after the run began: its result would be kept under "
+                "the key of the former code.",
                 remedy="Run the same command again.",
             )
         result: Manifest | StoredObject = function(parents, self.config, draft, *self.arguments)
@@ -83,74 +85,134 @@ class Job:
 
 
 class Worker:
-    """One spawned process that does jobs, one at a time."""
+    """One process that does jobs, one at a time."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._said = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".log")
-        self._process = context.Process(target=_serve, args=(theirs, self._said.name), daemon=True)
-        self._process.start()
-        theirs.close()
+        ours, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        self._output = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".log")
+        with theirs:
+            # -P: neither the working folder nor the caller's script decides what the worker imports.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", PROGRAM, str(theirs.fileno()), str(lifeline)],
+                pass_fds=(theirs.fileno(), lifeline),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                env=_environment(),
+            )
+        os.close(lifeline)
+        self._connection = Connection(ours.detach())
+        self._connection.send(sys.path)
 
     def do(
-        self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = unheard
+        self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
     ) -> Manifest | StoredObject:
         """Do a job and return its result; raise what it raised.
 
         Raises:
-            StageError: The worker died, took too long, or hit an error that hemaflow does not know.
+            StageError: The worker died, took too long, or failed with an error that is not ours.
         """
         deadline = time.monotonic() + timeout_seconds
-        self._connection.send(job)
-        while True:
-            wait([self._connection, self._process.sentinel], timeout=POLL_SECONDS)
-            if self._connection.poll():
-                try:
+        try:
+            self._connection.send(job)
+            while True:
+                if self._connection.poll(POLL_SECONDS):
                     kind, content = self._connection.recv()
-                except (EOFError, ConnectionResetError):
-                    raise self._died(job) from None
-                if kind == "progress":
-                    progress(*content)
-                elif kind == "log":
-                    log(*content)
-                elif kind == "done":
-                    result: Manifest | StoredObject = content
-                    return result
-                else:
-                    raise content
-            elif not self._process.is_alive():
-                raise self._died(job)
-            if time.monotonic() > deadline:
-                self.stop()
-                raise StageError(
-                    f"{job.inputs.stage} took longer than {timeout_seconds:.0f} seconds and was stopped.",
-                    remedy="Give it longer with HEMAFLOW_STAGE_TIMEOUT_SECONDS; the same command goes on.",
-                )
+                    if kind == "progress":
+                        progress(*content)
+                    elif kind == "log":
+                        log(*content)
+                    elif kind == "done":
+                        result: Manifest | StoredObject = content
+                        return result
+                    else:
+                        raise content
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise StageError(
+                        f"{job.inputs.stage} took longer than {timeout_seconds:.0f} seconds and was stopped.",
+                        remedy="Raise HEMAFLOW_STAGE_TIMEOUT_SECONDS, then run the same command: it continues.",
+                    )
+        except (EOFError, ConnectionError):
+            raise self._death(job) from None
 
     def stop(self) -> None:
-        """End the process: ask, wait for a checkpoint to be kept, then kill."""
-        if self._process.is_alive():
+        """End the process: ask, wait until a checkpoint is kept, then kill."""
+        if self._process.poll() is None:
             self._process.terminate()
-            self._process.join(STOP_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._connection.close()
-        self._said.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        self._output.close()
 
-    def _died(self, job: Job) -> StageError:
-        self._process.join(POLL_SECONDS)
-        code = self._process.exitcode or 0
+    def _death(self, job: Job) -> StageError:
+        """Return the error for a worker that ended while it had a job."""
+        try:
+            code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = " The kernel does this when memory runs out." if code == -signal.SIGKILL else ""
-        self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - TAIL_BYTES))
-        said = self._said.read().decode(errors="replace").strip()
+        output = Path(self._output.name).read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
         return StageError(
             f"The process that did {job.inputs.stage} ended with {cause}.{hint}",
-            received=f"the last it said:\n{said}" if said else "",
-            remedy="Run the same command again: it goes on from what is complete.",
+            received=f"its last output:\n{output}" if output else "",
+            remedy="Run the same command again: it continues from what is complete.",
         )
+
+
+class StageWorker:
+    """One worker that is kept from job to job, so that Keras is loaded once. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> StageWorker:
+        """Start nothing: the process starts with the first job."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process for good."""
+        self._stopped = True
+        self.release()
+
+    def make(
+        self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
+    ) -> Manifest:
+        """Do a job that completes a result; after a failure the next job gets a new process.
+
+        Raises:
+            StageError: The job did not end with a commit, or see `Worker.do`.
+        """
+        with self._lock:
+            if self._stopped:
+                raise StageError("The run was stopped.")
+            self._worker = worker = self._worker or Worker()
+        try:
+            result = worker.do(job, timeout_seconds, progress, log)
+        except BaseException:
+            self.release()
+            raise
+        if not isinstance(result, Manifest):
+            raise StageError(f"{job.inputs.stage} did not end with a commit.", received=type(result).__name__)
+        return result
+
+    def release(self) -> None:
+        """End the process and give back its memory and its accelerator; the next job starts another."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
 
 
 class WorkerPool:
@@ -192,62 +254,8 @@ class WorkerPool:
                 worker.stop()
 
 
-class _Pipe(logging.Handler):
-    """The way back to the parent, for results, progress and log records, from whatever thread."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(logging.INFO)
-        self._connection, self._sending = connection, threading.Lock()
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def send(self, kind: str, content: object) -> None:
-        with self._sending:
-            self._connection.send((kind, content))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.send("log", (record.levelno, self.format(record)))
-
-
-def _serve(connection: Connection, said: str) -> None:
-    """Do the jobs that come over the pipe until it closes. Runs in the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with open(said, "ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    pipe = _Pipe(connection)
-    logging.getLogger(LOGGED).addHandler(pipe)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
-            job: Job = connection.recv()
-        except EOFError:
-            return
-        try:
-            result = job.run(lambda *content: pipe.send("progress", content))
-        except HemaflowError as error:
-            pipe.send("error", error)
-            if isinstance(error, Interrupted):
-                return  # it was asked to end, and did what it had to before
-        except Exception as error:
-            # A mistake of ours, not of the user: whoever repairs it needs the stack trace.
-            failure = StageError(
-                f"{job.inputs.stage} failed: {type(error).__name__}: {error}",
-                received=traceback.format_exc(),
-                where=f"{job.module}.{job.function}",
-                remedy="What was complete is kept: the same command goes on from there.",
-            )
-            pipe.send("error", failure)
-        else:
-            pipe.send("done", result)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, after giving training the time to keep a checkpoint."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_SECONDS)
-    os._exit(1)
+def _environment() -> dict[str, str]:
+    """Return the environment of a worker: it imports the same hemaflow as this process."""
+    folder = str(Path(hemaflow.__file__).absolute().parent.parent)
+    paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

@@ -25,6 +25,17 @@ def load_keras() -> Any:
     return keras
 
 
+def reset_keras() -> None:
+    """Give the next job in this process what a fresh one would have: no names counted, float32.
+
+    Does nothing where Keras is not loaded.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.clear_session()
+        keras.config.set_dtype_policy("float32")
+
+
 @contextmanager
 def _hidden(names: list[str]) -> Iterator[None]:
     """Have packages not be found that are not loaded yet."""

@@ -20,7 +20,7 @@ INPUTS = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})
 
 
 def job(store: LocalStore, function: str, *arguments: object) -> Job:
-    return Job("jobs", function, store.url, "", {}, StageConfig(), INPUTS, arguments=arguments)
+    return Job("helpers.jobs", function, store.url, "", {}, StageConfig(), INPUTS, arguments=arguments)
 
 
 def until(condition: object, seconds: float = 20.0) -> None:
