@@ -1,7 +1,7 @@
 """The program of a worker process: `python -m hemaflow.flows.engine.worker_main CONNECTION LIFELINE`.
 
-CONNECTION is the descriptor of a socket: jobs come in, results, progress and log records go out. LIFELINE is the
-descriptor of a pipe that closes when the parent is gone, however it ended.
+CONNECTION is the descriptor of a socket: jobs come in, results, progress and log records go out. LIFELINE is
+the descriptor of a pipe that closes when the parent is gone, however it ended.
 """
 
 from __future__ import annotations

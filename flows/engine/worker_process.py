@@ -1,10 +1,10 @@
 """Worker processes: they do the work of stages, so that the process of the flow never loads TensorFlow.
 
 A `Worker` is one process that does one `Job` after another. It is a program of ours
-(`python -m hemaflow.flows.engine.worker_main`), started afresh: it is never forked (TensorFlow does not survive
-a fork), and it never imports the caller's main module, so a plain script and a notebook need no guard.
-`StageWorker` is one worker that a run keeps from stage to stage; `WorkerPool` lends workers to the threads that
-write shards.
+(`python -m hemaflow.flows.engine.worker_main`), started afresh: it is never forked (TensorFlow does not
+survive a fork), and it never imports the caller's main module, so a script or a notebook needs no guard.
+`StageWorker` is one worker that a run keeps from stage to stage; `WorkerPool` lends workers to the threads
+that write shards.
 
 The keyboard interrupt reaches the parent only. It ends the worker with SIGTERM, which lets training keep a
 checkpoint. Log records of hemaflow go to the parent's logger; everything else that a worker prints goes to a
@@ -76,8 +76,8 @@ class Job:
         function = getattr(importlib.import_module(self.module), self.function)
         if self.inputs.code and self.inputs.code != code_fingerprint(self.module):
             raise StageError(
-                f"The code of {self.inputs.stage} changed after the run began: its result would be kept under "
-                "the key of the former code.",
+                f"The code of {self.inputs.stage} changed after the run began: its result would be kept "
+                "under the key of the former code.",
                 remedy="Run the same command again.",
             )
         result: Manifest | StoredObject = function(parents, self.config, draft, *self.arguments)
@@ -132,7 +132,7 @@ class Worker:
                     self.stop()
                     raise StageError(
                         f"{job.inputs.stage} took longer than {timeout_seconds:.0f} seconds and was stopped.",
-                        remedy="Raise HEMAFLOW_STAGE_TIMEOUT_SECONDS, then run the same command: it continues.",
+                        remedy="Raise HEMAFLOW_STAGE_TIMEOUT_SECONDS and run the same command: it continues.",
                     )
         except (EOFError, ConnectionError):
             raise self._death(job) from None

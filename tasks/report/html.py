@@ -42,12 +42,12 @@ TILE_PIXELS = 128
 """The most that a small picture is drawn with."""
 
 
-def environment(folder: Path) -> jinja2.Environment:
-    """Return the jinja2 environment for the templates in a folder."""
+def environment(*folders: Path) -> jinja2.Environment:
+    """Return the jinja2 environment for the templates in some folders; the report's are always found."""
     import jinja2
 
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *folders]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

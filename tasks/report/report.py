@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from math import comb
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hemaflow.tasks.report import plots, robustness_section, views_section
@@ -83,7 +82,7 @@ class Shown(NamedTuple):
 
 def render(inputs: ReportInputs) -> bytes:
     """Return the report as HTML, in UTF-8."""
-    template = environment(Path(__file__).parent).get_template(CODE_FILES[0])
+    template = environment().get_template(CODE_FILES[0])
     choice = inputs.metrics.get("tta", {})
     with_tta = views_section.uses_views(inputs.tta, choice)
     shown = [

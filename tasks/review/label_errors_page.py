@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hemaflow.tasks.report.html import environment, picture_uri
 
-CODE_FILES = ("label_errors.html.j2",)
+CODE_FILES = ("label_errors.html.j2", "../report/report.html.j2")
 RANKS = {
     "self_confidence": "the probability that the model gives the label it has",
     "normalized_margin": "by how much the probability of its label is above that of the likeliest other one",

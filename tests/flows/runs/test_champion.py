@@ -28,7 +28,7 @@ from hemaflow.infra.store.local import LocalStore
 PROMOTING = """
 import sys
 from hemaflow.flows.runs.champion import promote
-from hemaflow.flows.runs.record import find_run
+from hemaflow.flows.runs.find import find_run
 from hemaflow.infra.errors import PromotionLost
 from hemaflow.infra.store.open import open_store
 url, run, tag = sys.argv[1:]

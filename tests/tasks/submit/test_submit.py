@@ -203,7 +203,8 @@ def test_submission_is_packed_verified_and_the_same_each_time(
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         code = archive.read("model.py").decode()
     assert manifest.facts["size_bytes"] == manifest.object("submission.zip").size_bytes
-    assert not any(line.lstrip().startswith(("from tasks", "import tasks")) for line in code.splitlines())
+    imports = ("from hemaflow", "import hemaflow")
+    assert not any(line.lstrip().startswith(imports) for line in code.splitlines())
     touched = tmp_path / "touched.keras"
     touched.write_bytes(model_path.read_bytes())
     os.utime(touched, (1, 1))
@@ -377,7 +378,7 @@ def test_runner_names_no_images_when_there_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import tasks", "a submission stands alone"),
+        ("import hemaflow", "a submission stands alone"),
         ("class Model:\n  def __init__(self): raise OSError('no weights here')", "no weights here"),
         ("class Model:\n  def predict(self, X): return [0.5] * len(X)", "dtype float64"),
         ("class Model:\n  def predict(self, X): return [0]", r"gave shape \(1,\)"),

@@ -122,7 +122,7 @@ def test_members_that_are_others_or_know_other_images_are_refused(
     with pytest.raises(ValueError, match="Expected run:"):
         TrainConfig(ensemble_of=("first", "second"))
     larger = LocalStore(tmp_path / "larger")
-    monkeypatch.setattr("pictures.SIZE", 32)
+    monkeypatch.setattr("helpers.pictures.SIZE", 32)
     others = parents(larger)
     config = TrainConfig.model_validate(UNTRAINED | of(made, made))
     with pytest.raises(StageError, match="of other classes, or of another size"):
