@@ -18,10 +18,11 @@ import argparse
 import json
 from pathlib import Path
 
+from hemaflow.flows.api.console import ConsoleObserver
 from hemaflow.flows.cli.compare import listing
-from hemaflow.flows.cli.console import ConsoleObserver
 from hemaflow.flows.cli.options import err, out
 from hemaflow.flows.config.policies import ANY_WAY_ROUND, MOVED_AND_RECOLOURED
+from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.runs.leaderboard import plot, rank
 from hemaflow.flows.server.embedded import prefect_watched_by
 
@@ -55,7 +56,7 @@ def main() -> None:
     online = common | {"train.online": LAYERS}
     # Together: what leaves out the images themselves must have copies of them.
     copies = ("augment.keep_original=false", f"augment.copies={arguments.copies}")
-    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
         from hemaflow.flows.comparison import comparison
 
         ranked = rank(

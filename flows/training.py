@@ -1,13 +1,13 @@
 """The flow `blood-cell-training`: ingest → augment → train → evaluate → submit under Prefect.
 
 Every stage is a task. One that is reused ends in the state `Cached`, its reason in the message; one that runs
-does its work in a spawned process. The shards of augment are mapped tasks of their own. The engine decides
+does its work in a worker process. The shards of augment are mapped tasks of their own. The engine decides
 what runs; Prefect's own task cache is off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,11 +20,12 @@ from prefect.states import Completed
 
 from hemaflow.flows.config.recipes import RecipeName
 from hemaflow.flows.config.request import RunRequest
-from hemaflow.flows.config.stages import STAGES, FromStage, PipelineConfig, StageName
-from hemaflow.flows.engine.engine import Decision
-from hemaflow.flows.engine.observer import Everyone, LogObserver, observing
+from hemaflow.flows.config.stages import FromStage, PipelineConfig, StageName
+from hemaflow.flows.engine.engine import Decision, Engine
+from hemaflow.flows.engine.execute import RETRY_SECONDS, complete_stage, execute, write_shard
+from hemaflow.flows.engine.observer import LogObserver, Observers, watched_run
 from hemaflow.flows.engine.run import Run
-from hemaflow.flows.engine.worker_process import Job, Log, Worker, WorkerPool
+from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.flows.prefect_ui.artifacts import ArtifactObserver
 from hemaflow.flows.runs.record import RunRecord
@@ -32,15 +33,11 @@ from hemaflow.flows.server.accelerator_slot import accelerator
 from hemaflow.flows.server.supervision import supervised
 from hemaflow.flows.server.task_runner import task_runner
 from hemaflow.infra.errors import StageError, StoreUnavailable
-from hemaflow.infra.results.draft import Progress, silent
-from hemaflow.infra.results.manifest import Manifest, StoredObject
+from hemaflow.infra.results.draft import silent
+from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.infra.settings import current_settings
-from hemaflow.tasks.augment.shard_plan import Shard
-from hemaflow.tasks.core.stage import Parents
 
 SETTINGS = current_settings()
-RETRY_SECONDS: list[float] = [10, 60]
-"""How long a task waits before it asks a store again that was away, as its client did for a while."""
 
 
 def run_name() -> str:
@@ -95,27 +92,47 @@ def blood_cell_training(
 
 
 def run_pipeline(request: RunRequest) -> RunRecord:
-    """Run what was asked for, inside a flow of Prefect's."""
-    run = Run(request, LogObserver(get_run_logger()), SETTINGS)
-    artifacts = ArtifactObserver(run)
-    watching = observing.get()
-    run.observer = Everyone(run.observer, artifacts, *([watching] if watching else []))
-    with run.recorded() as record:
-        artifacts.planned(run.engine.plan())
-        for stage in run.engine.stages:
-            with run.decided(stage) as decision:
-                if decision.forget:
-                    decision.draft(run.store).forget()
-                writes_shards = decision.state == "run" and STAGES[stage].fans_out
-                parts = write_shards(run, decision) if writes_shards else ()
-                title = pages.title(stage, run.engine.stage_config(stage).model_dump())
-                stage_task(title, run, decision, parts)
-    artifacts.finished()
+    """Carry out a request inside a flow of Prefect's."""
+    watched = watched_run.get()
+    engine: Engine | None = watched.engine if watched and watched.request == request else None
+    with Run(request, LogObserver(get_run_logger()), SETTINGS, engine) as run:
+        artifacts = ArtifactObserver(run)
+        run.observer = Observers(run.observer, artifacts, *([watched.observer] if watched else []))
+        record = execute(run, PrefectRunner())
+        artifacts.finished()
     return record
 
 
-def again(_: object, __: object, state: State[Any]) -> bool:
-    """Return whether a task that failed is worth another try: nothing else would come out differently."""
+class PrefectRunner:
+    """Calls the work of a run as tasks of Prefect."""
+
+    def stage(self, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> None:
+        """See Runner."""
+        title = pages.title(decision.stage, run.engine.stage_config(decision.stage).model_dump())
+        stage_task(title, run, decision, parts)
+
+    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """See Runner."""
+        local = run.settings.task_runner == "threads"
+        pool = WorkerPool(min(run.settings.workers, len(jobs))) if local else None
+        try:
+            futures = shard_task.map(
+                [f"shard {number}/{len(jobs)}" for number in range(1, len(jobs) + 1)],
+                list(jobs),
+                unmapped(pool),
+                unmapped(run.settings.stage_timeout_seconds),
+            )
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                written(done)
+            return [future.result() for future in futures]
+        finally:
+            if pool:
+                pool.stop()
+
+
+def store_was_away(_: object, __: object, state: State[Any]) -> bool:
+    """Return whether a task failed because the store was away: nothing else is worth a retry."""
     return isinstance(state.result(raise_on_failure=False), StoreUnavailable)
 
 
@@ -124,95 +141,37 @@ OPTIONS: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
     "retries": len(RETRY_SECONDS),
-    "retry_delay_seconds": RETRY_SECONDS,
-    "retry_condition_fn": again,
+    "retry_delay_seconds": list(RETRY_SECONDS),
+    "retry_condition_fn": store_was_away,
 }
-"""Of every task: the engine decides what is reused, the store's absence alone is worth a retry."""
+"""Options of every task: the engine decides what is reused, and only an absent store is worth a retry."""
 
 
 @task(**OPTIONS)
 def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[Any]:
-    """Make one stage complete: reuse its result, or do its work in a process of its own."""
-    stage = decision.stage
+    """Make one stage complete: reuse its result, or do its work in the run's worker process."""
     if decision.state == "reuse":
-        run.finish(decision)
+        complete_stage(run, decision, parts)
         return Completed(name="Cached", message=decision.reason)
-    job = job_of(run, decision, "finish", parts) if STAGES[stage].fans_out else job_of(run, decision, "run")
-    with accelerator(stage, run.settings):
-        worker = Worker()
-        try:
-            manifest = worker.do(job, run.settings.stage_timeout_seconds, _progress(run, stage), _log())
-        finally:
-            worker.stop()
-    if not isinstance(manifest, Manifest):
-        raise StageError(f"{stage} did not end with a commit.", received=type(manifest).__name__)
-    run.finish(decision, manifest)
+    with accelerator(decision.stage, run.settings):
+        complete_stage(run, decision, parts, _log())
+        if run.settings.accelerator_slot:
+            run.worker.release()  # the slot's next holder needs the accelerator's memory
     return Completed(message=decision.reason)
 
 
 @task(**OPTIONS)
 def shard_task(title: str, job: Job, pool: WorkerPool | None, timeout_seconds: float) -> StoredObject:
-    """Write one shard, or find it complete: in a worker of the pool, or in this process where there is none.
+    """Write one shard, or find it complete: in a worker of the pool, or in this process without a pool.
 
     The processes of Dask and Ray do nothing but such work; the flow's own never does any.
     """
-    if pool is None:
-        part = job.run(silent)
-    else:
-        with pool.lend() as worker:
-            part = worker.do(job, timeout_seconds, log=_log())
+    if pool is not None:
+        return write_shard(job, pool, timeout_seconds, _log())
+    part = job.run(silent)
     if not isinstance(part, StoredObject):
         raise StageError(f"{title} did not end with a commit.", received=type(part).__name__)
     return part
-
-
-def write_shards(run: Run, decision: Decision) -> list[StoredObject]:
-    """Write the shards of a stage side by side; return them in the order of the plan."""
-    stage = STAGES[decision.stage]
-    draft = decision.draft(run.store)
-    for stored in decision.intact:
-        draft.commit_part(stored)
-    parents = Parents(run.store, run.parents(decision.stage))
-    shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
-    progress = _progress(run, decision.stage)
-    progress(0, len(shards), "shards")
-    here = run.settings.task_runner == "threads"
-    pool = WorkerPool(min(run.settings.workers, len(shards))) if here else None
-    try:
-        futures = shard_task.map(
-            [f"shard {number}/{len(shards)}" for number in range(1, len(shards) + 1)],
-            [job_of(run, decision, "write", shard) for shard in shards],
-            unmapped(pool),
-            unmapped(run.settings.stage_timeout_seconds),
-        )
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            progress(done, len(shards), "shards")
-        return [future.result() for future in futures]
-    finally:
-        if pool:
-            pool.stop()
-
-
-def job_of(run: Run, decision: Decision, function: str, *arguments: Any) -> Job:
-    """Return the call of a stage's function that a worker is to make."""
-    if decision.inputs is None:
-        raise StageError(f"The key of {decision.stage} is not known yet.")
-    return Job(
-        module=STAGES[decision.stage].module_name,
-        function=function,
-        store_url=run.store.url,
-        data=run.engine.data,
-        manifests=run.parents(decision.stage),
-        config=run.engine.stage_config(decision.stage),
-        inputs=decision.inputs,
-        replaces=decision.replaces,
-        arguments=arguments,
-    )
-
-
-def _progress(run: Run, stage: StageName) -> Progress:
-    return lambda done, total, text: run.observer.progresses(stage, done, total, text)
 
 
 def _log() -> Log:

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from hemaflow.flows.cli.console import ConsoleObserver
+from hemaflow.flows.api.console import ConsoleObserver
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, out, table
 from hemaflow.flows.config.contenders import contenders
 from hemaflow.flows.config.policies import POLICIES
+from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, plot, rows
 from hemaflow.flows.server.embedded import prefect_watched_by
 from hemaflow.infra.errors import ConfigError
@@ -75,7 +76,7 @@ def compare(
             received=f"--plot {plot_file}",
             remedy="Make the folder first, or name another file.",
         )
-    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
         from hemaflow.flows.comparison import comparison
 
         ranked = comparison(**asked)

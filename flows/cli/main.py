@@ -6,23 +6,24 @@ message; 1 for a failure; as shells have it, 130 when interrupted from the keybo
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-import os
 import signal
 import sys
 from typing import Annotated, Any
 
 import typer
 
+from hemaflow.flows.api.console import ConsoleObserver
+from hemaflow.flows.api.start import carry_out
 from hemaflow.flows.cli import champion, compare, label_errors, lists, servers, store, submission
-from hemaflow.flows.cli.console import ConsoleObserver
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
 from hemaflow.flows.config.recipes import RECIPES, recipe_named
 from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
-from hemaflow.flows.engine.engine import Decision, all_reused
+from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.engine.open import open_engine
-from hemaflow.flows.engine.run import Run
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.formatting import duration
 from hemaflow.flows.runs.record import RunRecord
@@ -42,9 +43,23 @@ CONSOLE_ENTRIES = {
 }
 """Entries of the metrics → what the end of a run calls them."""
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def hemaflow(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Train, judge and package classifiers of blood cell images."""
+    if version:
+        print(f"hemaflow {importlib.metadata.version('hemaflow')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")]
 From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
@@ -80,13 +95,7 @@ def run(
     settings = current_settings()
     engine = open_engine(request, settings)
     with ConsoleObserver(err) as observer:
-        # Where nothing is to be done, there is nothing for Prefect to run: no server is started for it.
-        # A server that was set up is told of every run.
-        decisions = engine.plan()
-        if all_reused(decisions) and not os.environ.get("PREFECT_API_URL"):
-            record = Run(request, observer, settings, engine).reuse_all(decisions)
-        else:
-            record = _run_flow(request, observer)
+        record = carry_out(request, engine, observer, settings)
     _print_run(record, engine.store, as_json)
 
 
@@ -109,7 +118,7 @@ def retrain(
 ) -> None:
     """Train on what is new, and make the model champion only if it is no worse than the one that is."""
     recipe_named(recipe)
-    with ConsoleObserver(err) as observer, prefect_watched_by(observer):
+    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
         from hemaflow.flows.retraining import retraining
 
         state = retraining(
@@ -298,15 +307,6 @@ def _request(
             "store": store,
         }
     )
-
-
-def _run_flow(request: RunRequest, observer: ConsoleObserver) -> RunRecord:
-    """Run the flow in this process."""
-    with prefect_watched_by(observer):
-        from hemaflow.flows.training import blood_cell_training
-
-        record: RunRecord = blood_cell_training(**request.model_dump())
-    return record
 
 
 def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:

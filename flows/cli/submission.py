@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from hemaflow.flows.cli.console import silenced
+from hemaflow.flows.api.console import silenced
 from hemaflow.flows.cli.options import Json, StoreUrl, err, opened, out, table
 from hemaflow.flows.runs.find import trained_model
 from hemaflow.infra.errors import ConfigError, nearest

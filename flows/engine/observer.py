@@ -1,16 +1,21 @@
-"""Who is told how a run goes. The flow speaks to an observer; the console, a log and the tests are ones."""
+"""Observers are notified of the progress of a run: the console, a log, Prefect's artifacts."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.config.request import RunRequest
+from hemaflow.flows.engine.engine import Decision, Engine
 
 
 class Observer(Protocol):
-    """Told of every stage as it begins, goes on and ends; from several threads."""
+    """Notified when a run is planned, and as each stage begins, goes on and ends; from several threads."""
+
+    def planned(self, decisions: Sequence[Decision]) -> None:
+        """The run was planned."""
 
     def begins(self, decision: Decision) -> None:
         """A stage was decided on; where it runs, it runs now."""
@@ -31,6 +36,9 @@ class LogObserver:
     def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
         self._logger = logger
         self._tenths: dict[str, int] = {}
+
+    def planned(self, decisions: Sequence[Decision]) -> None:
+        """See Observer."""
 
     def begins(self, decision: Decision) -> None:
         """See Observer."""
@@ -54,15 +62,16 @@ class LogObserver:
         self._logger.info("%s %s: %s (%.1f s)", decision.stage, verb, decision.reason, seconds)
 
 
-class Everyone:
-    """Tells several observers, one after another.
-
-    Args:
-        observers: Who is told.
-    """
+class Observers:
+    """Notifies several observers, one after another."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+
+    def planned(self, decisions: Sequence[Decision]) -> None:
+        """See Observer."""
+        for observer in self._observers:
+            observer.planned(decisions)
 
     def begins(self, decision: Decision) -> None:
         """See Observer."""
@@ -85,5 +94,19 @@ class Everyone:
             observer.ends(decision, seconds)
 
 
-observing: ContextVar[Observer | None] = ContextVar("observing", default=None)
-"""Who watches a flow that is called in this process, beside the run's log and artifacts."""
+class WatchedRun(NamedTuple):
+    """A run whose flow is called in this process.
+
+    Attributes:
+        observer: Is notified beside the run's log and artifacts.
+        request: The request that the engine was made for; None where there is none.
+        engine: The engine, which has the source's digest already.
+    """
+
+    observer: Observer
+    request: RunRequest | None = None
+    engine: Engine | None = None
+
+
+watched_run: ContextVar[WatchedRun | None] = ContextVar("watched_run", default=None)
+"""Who watches the flow that is called in this process."""

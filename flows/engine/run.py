@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from hemaflow.flows.config.stages import STAGES, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine, require_manifest
 from hemaflow.flows.engine.observer import Observer
 from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.engine.worker_process import StageWorker
 from hemaflow.flows.runs.record import (
     INITIAL_WEIGHTS,
     REFERENCE,
@@ -23,7 +24,8 @@ from hemaflow.flows.runs.record import (
     git_revision,
     new_run_id,
 )
-from hemaflow.infra.errors import Interrupted, StoreError
+from hemaflow.infra.errors import Interrupted
+from hemaflow.infra.results.draft import Progress
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import in_parallel
@@ -45,7 +47,7 @@ class Run:
 
     Args:
         request: What was asked for.
-        observer: Told how it goes.
+        observer: Notified of its progress.
         settings: Where things are on this machine.
         engine: The engine for that request, where it was made already.
     """
@@ -56,7 +58,9 @@ class Run:
         self.request, self.observer, self.settings = request, observer, settings
         self.engine = engine or open_engine(request, settings)
         self.store = self.engine.store
+        self.worker = StageWorker()
         self.manifests: dict[StageName, Manifest] = {}
+        self._planned: dict[StageName, Decision] = {}
         self._started = self._stage_started = time.monotonic()
         self.record = RunRecord(
             run=new_run_id(),
@@ -71,6 +75,35 @@ class Run:
             hemaflow=version("hemaflow"),
             git_revision=git_revision(),
         )
+
+    def __enter__(self) -> Run:
+        """Use the run; its worker process starts when it is first needed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the worker process."""
+        self.worker.__exit__()
+
+    def plan(self) -> list[Decision]:
+        """Decide for every stage; what is reused is verified here, and not again when its turn comes.
+
+        The record names the results that are reused as needs before they are relied on. One that garbage
+        collection removed before that is planned anew.
+        """
+        while True:
+            decisions = self.engine.plan()
+            self._need({d.stage: d.inputs.key for d in decisions if d.inputs})
+            reused = [require_manifest(decision) for decision in decisions if decision.state == "reuse"]
+            found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), reused)
+            if [there[0] for there in found if there] == reused:
+                break
+        self._planned = {decision.stage: decision for decision in decisions if decision.state == "reuse"}
+        self.observer.planned(decisions)
+        return decisions
+
+    def progress(self, stage: StageName) -> Progress:
+        """Return what notifies the observer of the progress of a stage."""
+        return lambda done, total, text: self.observer.progresses(stage, done, total, text)
 
     @contextmanager
     def recorded(self) -> Iterator[RunRecord]:
@@ -93,7 +126,7 @@ class Run:
     def decided(self, stage: StageName) -> Iterator[Decision]:
         """Decide on a stage. Where another run is making it, wait for that one's result, or its end."""
         self._stage_started = time.monotonic()
-        decision = self._decide(stage)
+        decision = self._planned.get(stage) or self._decide(stage)
         with ExitStack() as held:
             if decision.state == "run" and self.settings.lease_seconds:
                 folder = decision.draft(self.store).folder
@@ -136,33 +169,16 @@ class Run:
             )
         )
         if decision.stage == "evaluate":
-            self.record.metrics = json.loads(result.read(self.store, "metrics.json"))
+            # What is reused was verified when it was decided on.
+            stored = result.object("metrics.json")
+            data = (
+                self.store.get(stored.location) if manifest is None else result.read(self.store, stored.name)
+            )
+            self.record.metrics = json.loads(data)
         for name, (stage, output) in OUTPUTS.items():
             if stage == decision.stage:
                 self.record.outputs[name] = result.object(output).location
         self.observer.ends(decision, seconds)
-
-    def reuse_all(self, decisions: Sequence[Decision]) -> RunRecord:
-        """Complete a run in which every stage is reused: there is nothing for Prefect to run.
-
-        Raises:
-            StoreError: A result was collected as garbage since it was decided on.
-        """
-        with self.recorded() as record:
-            manifests = [require_manifest(decision) for decision in decisions]
-            self._need({manifest.stage: manifest.key for manifest in manifests})
-            found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), manifests)
-            if [there[0] for there in found if there] != manifests:
-                raise StoreError(
-                    "A result was removed from the store while this run began.",
-                    where=self.store.url,
-                    remedy="Run the same command again: it is computed again.",
-                )
-            for decision in decisions:
-                self._stage_started = time.monotonic()
-                self.observer.begins(decision)
-                self.finish(decision)
-        return record
 
     def _need(self, keys: Mapping[str, str]) -> None:
         """Say which results this run needs before it looks for them: from then on none is garbage."""

@@ -29,10 +29,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import hemaflow
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft, Progress, silent
-from hemaflow.infra.results.fingerprint import code_fingerprint
+from hemaflow.infra.results.fingerprint import ROOT, code_fingerprint
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.core.stage import Parents, StageConfig
@@ -256,6 +255,6 @@ class WorkerPool:
 
 def _environment() -> dict[str, str]:
     """Return the environment of a worker: it imports the same hemaflow as this process."""
-    folder = str(Path(hemaflow.__file__).absolute().parent.parent)
+    folder = str(ROOT.absolute().parent)
     paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

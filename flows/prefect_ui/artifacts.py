@@ -44,7 +44,7 @@ class ArtifactObserver:
         self._updated: dict[str, float] = {}
 
     def planned(self, decisions: Sequence[Decision]) -> None:
-        """The run begins: publish its plan."""
+        """See Observer."""
         estimates = self._run.engine.estimates(decisions, self._run.request.recipe)
         publish("plan", lambda: pages.plan(decisions, estimates), "What runs, what is reused, and why")
 

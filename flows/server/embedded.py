@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hemaflow.flows.engine.observer import Observer
+from hemaflow.flows.engine.observer import WatchedRun
 
 
 @contextmanager
-def prefect_watched_by(observer: Observer) -> Iterator[None]:
-    """Have a Prefect server and an observer. What Prefect would print is said by that and by our errors."""
+def prefect_watched_by(watched: WatchedRun) -> Iterator[None]:
+    """Have a Prefect server and an observer, who says what Prefect would print."""
     if os.environ.get("PREFECT_API_URL"):  # its pages show the log
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     else:
@@ -19,12 +19,12 @@ def prefect_watched_by(observer: Observer) -> Iterator[None]:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's own 20 seconds are not enough for its server to start on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    from hemaflow.flows.engine.observer import observing
+    from hemaflow.flows.engine.observer import watched_run
     from hemaflow.flows.server.temporary_server import prefect_server
 
-    token = observing.set(observer)
+    token = watched_run.set(watched)
     try:
         with prefect_server():
             yield
     finally:
-        observing.reset(token)
+        watched_run.reset(token)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.tasks.core.keras_import import load_keras
@@ -48,17 +48,73 @@ def predict_images(
     Raises:
         DataError: a file cannot be read as an image, or is too large.
     """
-    keras = load_keras()
-    model = keras.models.load_model(model_path, compile=False, safe_mode=True)
+    classifier = ImageClassifier(model_path, image_size_pixels, views, fit_method, batch_size)
     results = []
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
-        images = np.stack([fit(read_image(path), image_size_pixels, fit_method) for path in batch])
-        for path, probabilities in zip(batch, predict(model, images, views, batch_size), strict=True):
+        for path, probabilities in zip(batch, classifier.probabilities(batch), strict=True):
             top = np.argsort(-probabilities, kind="stable")[:num_top]
             named = [{"class": classes[label], "probability": float(probabilities[label])} for label in top]
             results.append({"image": str(path), "top": named})
     return results
+
+
+class ImageClassifier:
+    """A loaded model that takes pictures of any size, as arrays or files.
+
+    Args:
+        model_path: A `model.keras`; loaded in safe mode, nothing in it is run as code.
+        image_size_pixels: Height and width that the model takes.
+        views: The views whose probabilities are averaged.
+        fit_method: How pictures are brought to that size; see `hemaflow.tasks.sources.images.fit`.
+        batch_size: Images at once on the device.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        image_size_pixels: int,
+        views: Sequence[str] = ("identity",),
+        fit_method: Fit = "crop",
+        batch_size: int = 64,
+    ) -> None:
+        self._model = load_keras().models.load_model(model_path, compile=False, safe_mode=True)
+        self._size_pixels, self._fit_method = image_size_pixels, fit_method
+        self._views, self._batch_size = views, batch_size
+
+    def probabilities(self, images: ArrayLike | Sequence[str | Path]) -> NDArray[np.float32]:
+        """Return the probability of each class, float32[N, C] in 0..1, averaged over the views.
+
+        Args:
+            images: Numbers [N, H, W, 3] in 0..255, one image [H, W, 3], or paths of JPEG or PNG files.
+
+        Raises:
+            DataError: A file cannot be read as an image, or the array has another shape.
+        """
+        fitted = [fit(picture, self._size_pixels, self._fit_method) for picture in _pictures(images)]
+        size = self._size_pixels
+        stacked = np.stack(fitted) if fitted else np.zeros((0, size, size, 3), np.uint8)
+        found: NDArray[np.float32] = predict(self._model, stacked, self._views, self._batch_size)
+        return found
+
+
+def _pictures(images: ArrayLike | Sequence[str | Path]) -> list[NDArray[np.uint8]]:
+    """Return pictures uint8[h, w, 3] from what a caller gave. Raises DataError."""
+    if isinstance(images, str | Path):
+        images = [images]
+    if isinstance(images, Sequence) and images and all(isinstance(image, str | Path) for image in images):
+        return [read_image(Path(str(path))) for path in images]
+    array = np.asarray(images)
+    if array.ndim == 3:
+        array = array[None]
+    if array.shape != (0,) and (array.ndim != 4 or array.shape[3] != 3):
+        raise DataError(
+            "These are no images.",
+            expected="numbers of shape (N, H, W, 3) or (H, W, 3) in 0..255, or paths of files",
+            received=f"an array of shape {array.shape}",
+            remedy="Give colour images; repeat a grey image three times along the last axis.",
+        )
+    return list(np.clip(np.rint(array), 0, 255).astype(np.uint8))
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

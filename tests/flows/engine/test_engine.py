@@ -198,7 +198,7 @@ def plan_in(checkout: Path, store: LocalStore) -> list[dict[str, Any]]:
             "schedules.py changed",
         ),
         ("tasks/report/report.html.j2", "<body", "<body ", "---rr", "report.html.j2 changed"),
-        ("flows/cli/console.py", "PLAIN_SECONDS = 5.0", "PLAIN_SECONDS = 6.0", "-----", ""),
+        ("flows/api/console.py", "PLAIN_SECONDS = 5.0", "PLAIN_SECONDS = 6.0", "-----", ""),
     ],
 )
 def test_an_edit_changes_the_keys_of_what_it_can_reach_and_plan_names_the_file(

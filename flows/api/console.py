@@ -1,17 +1,20 @@
-"""What a person sees while a run goes: bars in a terminal, plain lines elsewhere; always on stderr."""
+"""Shows the progress of a run: bars in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.engine.observer import Observer, Observers
 
 PLAIN_SECONDS = 5.0
 """How long the plain output stays silent between two lines of progress of a stage."""
@@ -29,7 +32,7 @@ class ConsoleObserver:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not _draws_bars(console),
         )
         self._bar: tuple[str, TaskID] | None = None
         self._last_line = 0.0
@@ -42,6 +45,9 @@ class ConsoleObserver:
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was."""
         self._bars.stop()
+
+    def planned(self, decisions: Sequence[Decision]) -> None:
+        """See Observer."""
 
     def begins(self, decision: Decision) -> None:
         """See Observer."""
@@ -56,7 +62,7 @@ class ConsoleObserver:
 
     def progresses(self, stage: str, done: int, total: int, text: str) -> None:
         """See Observer."""
-        if self._console.is_terminal:
+        if not self._bars.disable:
             if self._bar is None or self._bar[0] != stage:
                 self._end_bar()
                 self._bar = (stage, self._bars.add_task(stage, total=total, text=text))
@@ -75,6 +81,24 @@ class ConsoleObserver:
         if self._bar is not None:
             self._bars.remove_task(self._bar[1])
             self._bar = None
+
+
+@contextmanager
+def observer_for(stream: TextIO | None) -> Iterator[Observer]:
+    """Give an observer that shows the progress on a stream or in the notebook; nothing for None."""
+    if stream is None:
+        yield Observers()
+        return
+    console = Console()
+    if not console.is_jupyter:
+        console = Console(file=stream, highlight=False, soft_wrap=True)
+    with ConsoleObserver(console) as observer:
+        yield observer
+
+
+def _draws_bars(console: Console) -> bool:
+    """Return whether bars can be redrawn in place; in a notebook, rich needs ipywidgets for that."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 @contextmanager

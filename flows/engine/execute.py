@@ -1,0 +1,160 @@
+"""Carries out a run, stage by stage: plan once, then reuse or make each stage, and keep the record.
+
+A `Runner` calls the work: `DirectRunner` calls it in this process, with threads for shards; the flow of
+`flows/training.py` makes a Prefect task of each call. What is done is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Protocol, TypeVar
+
+from hemaflow.flows.config.stages import STAGES
+from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.engine.run import Run
+from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
+from hemaflow.flows.runs.record import RunRecord
+from hemaflow.infra.errors import StageError, StoreUnavailable
+from hemaflow.infra.results.manifest import StoredObject
+from hemaflow.tasks.augment.shard_plan import Shard
+from hemaflow.tasks.core.stage import Parents
+
+RETRY_SECONDS: tuple[float, ...] = (10.0, 60.0)
+"""Waits before the retries of work that failed because the store was away; its client retried before that."""
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Runner(Protocol):
+    """Calls the work of a run."""
+
+    def stage(self, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> None:
+        """Call `complete_stage`."""
+
+    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """Call `write_shard` for every job; return the shards in the order of the jobs.
+
+        Args:
+            run: The run.
+            jobs: One for each shard.
+            written: Called with the number of shards that are complete.
+        """
+
+
+def execute(run: Run, runner: Runner) -> RunRecord:
+    """Carry out a run and return its record."""
+    with run.recorded() as record:
+        run.plan()
+        for stage in run.engine.stages:
+            with run.decided(stage) as decision:
+                if decision.forget:
+                    decision.draft(run.store).forget()
+                writes_shards = decision.state == "run" and STAGES[stage].fans_out
+                runner.stage(run, decision, _write_shards(run, decision, runner) if writes_shards else ())
+    return record
+
+
+def complete_stage(
+    run: Run, decision: Decision, parts: Sequence[StoredObject], write_log: Log | None = None
+) -> None:
+    """Make one stage complete: reuse its result, or do its work in the run's worker process.
+
+    Args:
+        run: The run.
+        decision: What is to happen with the stage.
+        parts: The shards, for a stage that is made of them.
+        write_log: Receives the worker's log records; hemaflow's logger where None.
+    """
+    if decision.state == "reuse":
+        run.finish(decision)
+        return
+    fans_out = STAGES[decision.stage].fans_out
+    job = job_of(run, decision, "finish", parts) if fans_out else job_of(run, decision, "run")
+    progress = run.progress(decision.stage)
+    manifest = run.worker.make(job, run.settings.stage_timeout_seconds, progress, write_log or log.log)
+    run.finish(decision, manifest)
+
+
+def write_shard(
+    job: Job, pool: WorkerPool, timeout_seconds: float, write_log: Log | None = None
+) -> StoredObject:
+    """Write one shard in a worker of the pool, or find it complete."""
+    with pool.lend() as worker:
+        part = worker.do(job, timeout_seconds, log=write_log or log.log)
+    if not isinstance(part, StoredObject):
+        raise StageError("A shard did not end with a commit.", received=type(part).__name__)
+    return part
+
+
+def job_of(run: Run, decision: Decision, function: str, *arguments: object) -> Job:
+    """Return the call of a stage's function that a worker is to make."""
+    if decision.inputs is None:
+        raise StageError(f"The key of {decision.stage} is not known yet.")
+    return Job(
+        module=STAGES[decision.stage].module_name,
+        function=function,
+        store_url=run.store.url,
+        data=run.engine.data,
+        manifests=run.parents(decision.stage),
+        config=run.engine.stage_config(decision.stage),
+        inputs=decision.inputs,
+        replaces=decision.replaces,
+        arguments=arguments,
+    )
+
+
+class DirectRunner:
+    """Calls the work in this process; no server is needed."""
+
+    def stage(self, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> None:
+        """See Runner."""
+        with_retries(lambda: complete_stage(run, decision, parts))
+
+    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """See Runner."""
+        num_workers = min(run.settings.workers, len(jobs))
+        pool = WorkerPool(num_workers)
+        threads = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="shards")
+        timeout = run.settings.stage_timeout_seconds
+
+        def write(job: Job) -> StoredObject:
+            return with_retries(lambda: write_shard(job, pool, timeout))
+
+        try:
+            futures = [threads.submit(write, job) for job in jobs]
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                written(done)
+            return [future.result() for future in futures]
+        finally:
+            pool.stop()
+            threads.shutdown(cancel_futures=True)
+
+
+def with_retries(work: Callable[[], Result]) -> Result:
+    """Return what some work returns; call it again where the store was away."""
+    for seconds in RETRY_SECONDS:
+        try:
+            return work()
+        except StoreUnavailable as error:
+            log.warning("the store is away, next try in %.0f s: %s", seconds, error.what)
+            time.sleep(seconds)
+    return work()
+
+
+def _write_shards(run: Run, decision: Decision, runner: Runner) -> list[StoredObject]:
+    """Write the shards of a stage side by side; return them in the order of the plan."""
+    stage = STAGES[decision.stage]
+    draft = decision.draft(run.store)
+    for stored in decision.intact:
+        draft.commit_part(stored)
+    parents = Parents(run.store, run.parents(decision.stage))
+    shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
+    progress = run.progress(decision.stage)
+    progress(0, len(shards), "shards")
+    jobs = [job_of(run, decision, "write", shard) for shard in shards]
+    return runner.shards(run, jobs, lambda done: progress(done, len(shards), "shards"))
