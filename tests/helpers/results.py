@@ -48,6 +48,9 @@ class Silent:
     def __init__(self) -> None:
         self.waited: list[str] = []
 
+    def planned(self, decisions: Sequence[Decision]) -> None:
+        pass
+
     def begins(self, decision: Decision) -> None:
         pass
 
