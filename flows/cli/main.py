@@ -18,6 +18,7 @@ from hemaflow.flows.api.console import ConsoleObserver
 from hemaflow.flows.api.start import carry_out
 from hemaflow.flows.cli import champion, compare, label_errors, lists, servers, store, submission
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
+from hemaflow.flows.config.recipe_file import is_recipe_file, read_recipe, recipe_text
 from hemaflow.flows.config.recipes import RECIPES, recipe_named
 from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
@@ -61,7 +62,7 @@ def hemaflow(
         print(context.get_help())
 
 
-RecipeOption = Annotated[str, typer.Option("--recipe", help="The recipe; see `hemaflow recipes`.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="A recipe (`hemaflow recipes`) or recipe file.")]
 From = Annotated[str, typer.Option("--from", help="Compute this stage and all after it again.")]
 Until = Annotated[str, typer.Option("--until", help="Stop after this stage.")]
 Only = Annotated[
@@ -180,12 +181,10 @@ def plan(
 
 @app.command()
 def recipes(name: Annotated[str, typer.Argument(help="Show this recipe whole.")] = "") -> None:
-    """List the recipes, or show one with its config."""
+    """List the recipes, or print one as a file for --recipe."""
     if name:
         recipe = recipe_named(name)
-        print(recipe.description)
-        print(f"\nData: {recipe.data}\nConfig:")
-        print(recipe.config.model_dump_json(indent=1))
+        print(recipe_text(recipe), end="")
         return
     listed = table(header=False)
     for known in RECIPES:
@@ -194,50 +193,23 @@ def recipes(name: Annotated[str, typer.Argument(help="Show this recipe whole.")]
 
 
 app.command()(submission.check)
-
-
 app.command()(submission.predict)
-
-
 app.command()(compare.compare)
-
-
 app.command(name="policies")(compare.list_policies)
-
-
 app.command(name="backbones")(lists.list_backbones)
-
-
+app.command(name="fields")(lists.list_fields)
+app.command(name="layers")(lists.list_layers)
+app.command(name="views")(lists.list_views)
 app.command()(label_errors.label_errors)
-
-
 app.command()(servers.prepare)
-
-
 app.command()(servers.worker)
-
-
 app.command(name="runs")(store.list_runs)
-
-
 app.command()(store.show)
-
-
 app.command()(store.diff)
-
-
 app.command()(store.report)
-
-
 app.command(name="verify")(store.verify_store)
-
-
 app.command()(store.gc)
-
-
 app.add_typer(champion.app, name="champion")
-
-
 app.add_typer(servers.app, name="stack")
 
 
@@ -294,6 +266,19 @@ def _request(
             remedy="Leave out one of them.",
         )
     earlier = find_run(opened(store), of_run) if of_run else None
+    if is_recipe_file(recipe):
+        own = read_recipe(recipe)
+        return RunRequest.model_validate(
+            {
+                "config": own.config,
+                "data": data or own.data or (earlier.data if earlier else ""),
+                "changes": tuple(changes or ()),
+                "from_stage": only_stage or from_stage,
+                "until_stage": only_stage or until_stage or "submit",
+                "of_run": earlier.run if earlier else "",
+                "store": store,
+            }
+        )
     config = earlier.config if earlier and earlier.recipe == CUSTOM and not recipe else None
     return RunRequest.model_validate(
         {

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from hemaflow.flows.config.fields import similar_fields
 from hemaflow.flows.config.policies import with_policy
 from hemaflow.flows.config.stages import PipelineConfig
 from hemaflow.infra.errors import ConfigError, nearest
@@ -33,7 +34,7 @@ def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
                 "A change cannot be read.",
                 expected="--set stage.field=value, such as --set train.batch_size=32",
                 received=f"--set {text}",
-                remedy="List the fields with: hemaflow recipes NAME",
+                remedy=_meant(parts),
             )
         _assign(document, parts, _parse(value), text)
     return build(document)
@@ -51,7 +52,7 @@ def build(document: dict[str, Any]) -> PipelineConfig:
             f"The config is not valid: {first['msg'].removeprefix('Value error, ')}",
             received="" if isinstance(received, dict | BaseModel) else f"{where}={received!r}",
             where=where,
-            remedy="Show the fields and their values with: hemaflow recipes NAME",
+            remedy="List the fields with their types and ranges: hemaflow fields",
         ) from None
 
 
@@ -66,12 +67,19 @@ def _assign(document: dict[str, Any], parts: Sequence[str], value: Any, text: st
                 f"{level} has no field {part!r}.",
                 expected=nearest(part, known) if known else f"{level} is a value, not a group of fields",
                 received=f"--set {text}",
-                remedy="Show the fields with: hemaflow recipes NAME",
+                remedy=_meant(parts),
             )
         if depth == len(parts) - 1:
             target[part] = value
         else:
             target = target[part]
+
+
+def _meant(parts: Sequence[str]) -> str:
+    """Return the remedy for a field that does not exist: the fields that may have been meant."""
+    similar = similar_fields(".".join(parts))
+    listed = "List the fields with their meaning: hemaflow fields"
+    return f"Perhaps {' or '.join(similar)} was meant. {listed}" if similar else listed
 
 
 def _parse(value: str) -> Any:

@@ -47,8 +47,9 @@ class Runner(Protocol):
 
 def execute(run: Run, runner: Runner) -> RunRecord:
     """Carry out a run and return its record."""
+    decisions = run.plan()
     with run.recorded() as record:
-        run.plan()
+        run.confirm(decisions)
         for stage in run.engine.stages:
             with run.decided(stage) as decision:
                 if decision.forget:

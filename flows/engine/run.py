@@ -85,21 +85,30 @@ class Run:
         self.worker.__exit__()
 
     def plan(self) -> list[Decision]:
-        """Decide for every stage; what is reused is verified here, and not again when its turn comes.
+        """Decide for every stage and verify what is reused; writes nothing.
 
-        The record names the results that are reused as needs before they are relied on. One that garbage
-        collection removed before that is planned anew.
+        Raises:
+            UserError: What was asked for cannot be done.
         """
-        while True:
-            decisions = self.engine.plan()
-            self._need({d.stage: d.inputs.key for d in decisions if d.inputs})
-            reused = [require_manifest(decision) for decision in decisions if decision.state == "reuse"]
-            found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), reused)
-            if [there[0] for there in found if there] == reused:
-                break
+        decisions = self.engine.plan()
         self._planned = {decision.stage: decision for decision in decisions if decision.state == "reuse"}
-        self.observer.planned(decisions)
+        self.record.needs |= {d.stage: d.inputs.key for d in decisions if d.inputs}
         return decisions
+
+    def confirm(self, decisions: list[Decision]) -> None:
+        """Rely on a plan once the saved record names what it reuses: from then on none of that is garbage.
+
+        A result that garbage collection removed before that is planned anew.
+        """
+        while not self._all_there():
+            decisions = self.plan()
+            self.record.save(self.store)
+        self.observer.planned(decisions)
+
+    def _all_there(self) -> bool:
+        reused = [require_manifest(decision) for decision in self._planned.values()]
+        found = in_parallel(lambda m: load_manifest(self.store, m.stage, m.key), reused)
+        return [there[0] for there in found if there] == reused
 
     def progress(self, stage: StageName) -> Progress:
         """Return what notifies the observer of the progress of a stage."""

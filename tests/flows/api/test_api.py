@@ -108,8 +108,15 @@ def test_a_result_that_vanishes_after_the_plan_is_planned_anew(
         return decisions
 
     monkeypatch.setattr(run.engine, "plan", collected)
-    assert [decision.state for decision in run.plan()] == [*["reuse"] * 4, "run"]
+    decisions = run.plan()
+    run.record.save(store)
+    run.confirm(decisions)
     assert [states[-1] for states in plans] == ["reuse", "run"]
+    for stage in STAGE_NAMES[:4]:
+        with run.decided(stage) as decision:
+            run.finish(decision)
+    with run.decided("submit") as decision:
+        assert decision.state == "run"
 
 
 def test_runs_are_listed_and_opened(store: LocalStore) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Command = Callable[..., Said]
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +121,7 @@ def test_recipes_are_listed_and_shown(hemaflow: object) -> None:
     for name in RECIPES:
         shown = hemaflow("recipes", name)  # type: ignore[operator]
         assert shown.code == 0
-        assert '"fine_tuning"' in shown.out
+        assert "fine_tuning:" in shown.out
     assert hemaflow("recipes", "laptob").code == 2  # type: ignore[operator]
 
 
@@ -173,3 +176,65 @@ def test_runs_are_listed_and_found_by_a_part_of_their_id(hemaflow: object, tmp_p
     assert json.loads(hemaflow("show", "--json").out)["run"] == "20260102-000000-bbbb"  # type: ignore[operator]
     assert "More than one run" in hemaflow("show", "2026").err  # type: ignore[operator]
     assert "has no report" in hemaflow("report").err  # type: ignore[operator]
+
+
+def test_a_recipe_is_printed_as_a_file_that_gives_the_same_plan(hemaflow: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(hemaflow("recipes", "cnn")[1])
+    store = str(tmp_path / "store")
+    named = hemaflow("plan", "--data", "sample", "--recipe", "cnn", "--store", store, "--json")
+    from_file = hemaflow("plan", "--data", "sample", "--recipe", str(path), "--store", store, "--json")
+    assert from_file[0] == 0
+    assert [s["key"] for s in json.loads(from_file[1])["stages"]] == [
+        s["key"] for s in json.loads(named[1])["stages"]
+    ]
+    path.write_text(path.read_text().replace("batch_size", "batch_sise", 1))
+    code, _, errors = hemaflow("plan", "--recipe", str(path), "--store", store)
+    assert code == 2
+    assert "batch_sise" in errors
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "- a list\n", "recipe: demo\n", "config: 3\n", "data: [\n", "\xff", "!!python/object:os.system {}"],
+)
+def test_what_is_no_recipe_file_is_refused(hemaflow: Command, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="latin-1")
+    code, _, errors = hemaflow("plan", "--recipe", str(path), "--store", str(tmp_path / "store"))
+    assert code == 2
+    assert "recipe file" in errors
+    assert "hemaflow recipes" in errors
+    assert hemaflow("plan", "--recipe", str(tmp_path / "absent.yaml"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("epochs=5", "train.transfer.epochs or train.fine_tuning.epochs"),
+        ("train.epochs=5", "train.transfer.epochs or train.fine_tuning.epochs"),
+        ("tta=none", "evaluate.tta"),
+        ("ingest.batch_size=3", "train.batch_size"),
+    ],
+)
+def test_a_shortened_field_is_answered_with_the_right_one(
+    hemaflow: Command, tmp_path: Path, typed: str, meant: str
+) -> None:
+    code, _, errors = hemaflow("plan", "--set", typed, "--store", str(tmp_path))
+    assert code == 2
+    assert meant in errors
+
+
+def test_fields_layers_and_views_are_listed(hemaflow: Command) -> None:
+    fields = {row["path"]: row for row in json.loads(hemaflow("fields", "--json")[1])}
+    assert fields["train.optimizer"]["type"] == "adamw | adam | lion | sgd"
+    assert fields["train.dropout"]["range"] == "at least 0.0, at most 1.0"
+    assert fields["train.fine_tuning.epochs"]["default"] == 8
+    assert [row for row in fields.values() if not row["meaning"]] == []
+    assert json.loads(hemaflow("fields", "submit", "--json")[1])[0]["path"].startswith("submit.")
+    assert hemaflow("fields", "trian")[0] == 2
+    layers = json.loads(hemaflow("layers", "--json")[1])
+    assert {row["field"] for row in layers} == {"augment.layers", "train.online"}
+    assert "identity" in json.loads(hemaflow("views", "--json")[1])["views"]
+    for command in ("fields", "layers", "views"):
+        assert len(hemaflow(command)[1].splitlines()) > 5
