@@ -86,7 +86,7 @@ def test_a_run_is_finished_by_machines_that_share_only_the_store(
     epochs, total = fact(store, done, "train", "epochs"), fact(store, done, "train", "optimizer_steps")
     assert 0 < steps < total
     assert proxy.puts["checkpoint.npz"] == epochs - steps * epochs // total
-    assert proxy.faults > 10
+    assert proxy.faults > 2  # some 90 requests, a tenth of them refused
     assert not (tmp_path / "third" / ".hemaflow").exists()
 
 
