@@ -26,6 +26,8 @@ from types import ModuleType
 
 PROJECT = "hemaflow"
 LIBRARIES = ("keras", "numpy", "tensorflow")
+OPTIONAL = ("jax", "matplotlib", "pandas", "sklearn")
+"""What Keras and TensorFlow import where it is installed, without need."""
 
 
 class Refuse:
@@ -52,6 +54,7 @@ def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk
         raise SystemExit(f"{PROJECT!r} can be imported: this run would prove nothing.")
     import numpy as np
 
+    _import_keras()
     sys.path.insert(0, folder)
     model = importlib.import_module("model").Model()
     try:
@@ -82,6 +85,22 @@ def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk
         "timed_seconds": timed_seconds,
     }
     Path(about_path).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
+
+
+def _import_keras() -> None:
+    """Import Keras, where it is installed, in half the time: without packages that it can do without.
+
+    They can be imported afterwards. On one shared x86-64 core: 7 seconds instead of 14.
+    """
+    hidden = [name for name in OPTIONAL if name != os.environ.get("KERAS_BACKEND")]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None: the import system's own sign
+    try:
+        importlib.import_module("keras")
+    except ImportError:
+        pass  # a submission need not be made with Keras
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _end_with_parent() -> None:
