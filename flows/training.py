@@ -113,8 +113,7 @@ class PrefectRunner:
 
     def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
         """See Runner."""
-        local = run.settings.task_runner == "threads"
-        pool = WorkerPool(min(run.settings.workers, len(jobs))) if local else None
+        pool = run.shard_workers if run.settings.task_runner == "threads" else None
         try:
             futures = shard_task.map(
                 [f"shard {number}/{len(jobs)}" for number in range(1, len(jobs) + 1)],

@@ -53,12 +53,15 @@ class Stage:
         name: What it is called, in commands and in the store.
         parents: The stages whose results it reads.
         libraries: Distributions whose version is part of its key.
+        preload: Functions that import the large libraries of its work, each as `package.module.function`; its
+            worker calls them while the stage before it works.
         fans_out: Whether it is made of parts (shards) that are written side by side.
     """
 
     name: StageName
     parents: tuple[StageName, ...]
     libraries: tuple[str, ...]
+    preload: tuple[str, ...] = ()
     fans_out: bool = False
 
     @property
@@ -76,8 +79,19 @@ STAGES: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
         Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
-        Stage("augment", ("ingest",), ("tensorflow", "keras", "keras-cv", "numpy", "pillow"), fans_out=True),
-        Stage("train", ("ingest", "augment"), ("tensorflow", "keras", "numpy")),
+        Stage(
+            "augment",
+            ("ingest",),
+            ("tensorflow", "keras", "keras-cv", "numpy", "pillow"),
+            preload=("hemaflow.tasks.layers.keras_cv_chain.load_keras_cv",),
+            fans_out=True,
+        ),
+        Stage(
+            "train",
+            ("ingest", "augment"),
+            ("tensorflow", "keras", "numpy"),
+            preload=("hemaflow.tasks.core.keras_import.load_keras",),
+        ),
         Stage(
             "evaluate",
             ("ingest", "augment", "train"),

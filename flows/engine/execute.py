@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Protocol, TypeVar
 
-from hemaflow.flows.config.stages import STAGES
+from hemaflow.flows.config.stages import STAGES, StageName
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
@@ -54,6 +54,8 @@ def execute(run: Run, runner: Runner) -> RunRecord:
             with run.decided(stage) as decision:
                 if decision.forget:
                     decision.draft(run.store).forget()
+                if decision.state == "run":
+                    _preload_after(run, stage, decisions)
                 writes_shards = decision.state == "run" and STAGES[stage].fans_out
                 runner.stage(run, decision, _write_shards(run, decision, runner) if writes_shards else ())
     return record
@@ -117,13 +119,12 @@ class DirectRunner:
 
     def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
         """See Runner."""
-        num_workers = min(run.settings.workers, len(jobs))
-        pool = WorkerPool(num_workers)
-        threads = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="shards")
+        num_threads = max(1, min(run.settings.workers, len(jobs)))
+        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="shards")
         timeout = run.settings.stage_timeout_seconds
 
         def write(job: Job) -> StoredObject:
-            return with_retries(lambda: write_shard(job, pool, timeout))
+            return with_retries(lambda: write_shard(job, run.shard_workers, timeout))
 
         try:
             futures = [threads.submit(write, job) for job in jobs]
@@ -132,7 +133,7 @@ class DirectRunner:
                 written(done)
             return [future.result() for future in futures]
         finally:
-            pool.stop()
+            run.shard_workers.stop()
             threads.shutdown(cancel_futures=True)
 
 
@@ -145,6 +146,18 @@ def with_retries(work: Callable[[], Result]) -> Result:
             log.warning("the store is away, next try in %.0f s: %s", seconds, error.what)
             time.sleep(seconds)
     return work()
+
+
+def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) -> None:
+    """Have the worker of the next stage import its libraries while this one works, if both are to run."""
+    following = next((later for later in decisions if stage in STAGES[later.stage].parents), None)
+    if following is None or following.state != "run":
+        return
+    preload, fans_out = STAGES[following.stage].preload, STAGES[following.stage].fans_out
+    if preload and not fans_out:
+        run.worker.preload(*preload)
+    elif preload and run.settings.task_runner == "threads":
+        run.shard_workers.preload(*preload)
 
 
 def _write_shards(run: Run, decision: Decision, runner: Runner) -> list[StoredObject]:

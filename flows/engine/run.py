@@ -15,7 +15,7 @@ from hemaflow.flows.config.stages import STAGES, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine, require_manifest
 from hemaflow.flows.engine.observer import Observer
 from hemaflow.flows.engine.open import open_engine
-from hemaflow.flows.engine.worker_process import StageWorker
+from hemaflow.flows.engine.worker_process import StageWorker, WorkerPool
 from hemaflow.flows.runs.record import (
     INITIAL_WEIGHTS,
     REFERENCE,
@@ -59,6 +59,7 @@ class Run:
         self.engine = engine or open_engine(request, settings)
         self.store = self.engine.store
         self.worker = StageWorker()
+        self.shard_workers = WorkerPool(settings.workers)
         self.manifests: dict[StageName, Manifest] = {}
         self._planned: dict[StageName, Decision] = {}
         self._started = self._stage_started = time.monotonic()
@@ -77,12 +78,13 @@ class Run:
         )
 
     def __enter__(self) -> Run:
-        """Use the run; its worker process starts when it is first needed."""
+        """Use the run; its worker processes start when they are first needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the worker process."""
+        """End the worker processes."""
         self.worker.__exit__()
+        self.shard_workers.stop()
 
     def plan(self) -> list[Decision]:
         """Decide for every stage and verify what is reused; writes nothing.

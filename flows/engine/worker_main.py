@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from hemaflow.flows.engine.worker_process import STOP_SECONDS, Job
+from hemaflow.flows.engine.worker_process import STOP_SECONDS, Job, Preload
 from hemaflow.infra.errors import HemaflowError, Interrupted, StageError
 from hemaflow.tasks.core.keras_import import reset_keras
 
@@ -46,9 +47,13 @@ def serve(connection: Connection) -> None:
     logging.getLogger("hemaflow").addHandler(pipe)
     while True:
         try:
-            job: Job = connection.recv()
+            job: Job | Preload = connection.recv()
         except EOFError:
             return
+        if isinstance(job, Preload):
+            with suppress(Exception):  # the job that needs it fails with the same error, and reports it
+                job.run()
+            continue
         reset_keras()
         try:
             result = job.run(lambda *content: pipe.send("progress", content))

@@ -23,8 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,6 +44,13 @@ POLL_SECONDS = 0.5
 """How often a waiting parent looks at its deadline."""
 TAIL_BYTES = 2000
 """How much of a dead worker's output an error shows."""
+
+SHARD_ENVIRONMENT = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
+"""Variables of workers that write shards: they run side by side, with one thread each and without a GPU."""
 
 Log = Callable[[int, str], None]
 """Called with the level and the text of a log record."""
@@ -83,10 +90,31 @@ class Job:
         return result
 
 
-class Worker:
-    """One process that does jobs, one at a time."""
+@dataclass(frozen=True)
+class Preload:
+    """A request to import modules before the job that needs them: it has no result.
 
-    def __init__(self) -> None:
+    Attributes:
+        functions: Names of functions without arguments, each with its module: `package.module.function`.
+    """
+
+    functions: tuple[str, ...]
+
+    def run(self) -> None:
+        """Call the functions in this process."""
+        for name in self.functions:
+            module, _, function = name.rpartition(".")
+            getattr(importlib.import_module(module), function)()
+
+
+class Worker:
+    """One process that does jobs, one at a time.
+
+    Args:
+        environment: Variables of the process, beside those of this one.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         self._output = tempfile.NamedTemporaryFile(prefix="hemaflow-", suffix=".log")
@@ -98,11 +126,16 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                env=_environment(),
+                env=_environment() | dict(environment or {}),
             )
         os.close(lifeline)
         self._connection = Connection(ours.detach())
         self._connection.send(sys.path)
+
+    def preload(self, *functions: str) -> None:
+        """Have the idle process call functions that import what its next job needs; do not wait for it."""
+        with suppress(OSError):  # the process died: the next job says why
+            self._connection.send(Preload(functions))
 
     def do(
         self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
@@ -206,6 +239,13 @@ class StageWorker:
             raise StageError(f"{job.inputs.stage} did not end with a commit.", received=type(result).__name__)
         return result
 
+    def preload(self, *functions: str) -> None:
+        """Have the process import what its next job needs while it has no job. See `Worker.preload`."""
+        with self._lock:
+            if not self._stopped:
+                self._worker = self._worker or Worker()
+                self._worker.preload(*functions)
+
     def release(self) -> None:
         """End the process and give back its memory and its accelerator; the next job starts another."""
         with self._lock:
@@ -215,10 +255,15 @@ class StageWorker:
 
 
 class WorkerPool:
-    """Workers lent to threads, started when first needed."""
+    """Workers that write shards, lent to threads and started when first needed.
+
+    Args:
+        num_workers: The most processes that run at once.
+    """
 
     def __init__(self, num_workers: int) -> None:
-        self._idle: queue.Queue[Worker | None] = queue.Queue()
+        # Last in, first out: a worker that has loaded its libraries is lent before another one is started.
+        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(num_workers):
             self._idle.put(None)
         self._started: list[Worker] = []
@@ -234,7 +279,7 @@ class WorkerPool:
                 if self._stopped:
                     raise StageError("The run was stopped.")
                 if worker is None:
-                    worker = Worker()
+                    worker = Worker(SHARD_ENVIRONMENT)
                     self._started.append(worker)
             yield worker
         except BaseException:
@@ -244,6 +289,11 @@ class WorkerPool:
             raise
         finally:
             self._idle.put(worker)
+
+    def preload(self, *functions: str) -> None:
+        """Have one worker import what its first job needs, before there is one. See `Worker.preload`."""
+        with self.lend() as worker:
+            worker.preload(*functions)
 
     def stop(self) -> None:
         """End all workers."""

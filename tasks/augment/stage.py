@@ -11,9 +11,7 @@ how many make others meanwhile, changes no byte.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +147,7 @@ def _augment(
     shard: Shard,
 ) -> None:
     """Augment in place those records that are at `places`, batch after batch."""
-    _settle_runtime()
+    load_keras()
     layers = tuple(layer.model_dump_json() for layer in config.layers)
     chain = chain_of(layers, config.batch_size, pixels.shape[1], labels.shape[1])
     for batch, start in enumerate(range(0, len(places), config.batch_size)):
@@ -163,19 +161,6 @@ def _augment(
 def _key(*parts: int | str) -> int:
     """Return 63 bits that follow from `parts` alone."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-def _settle_runtime() -> None:
-    """In a worker: one thread, since workers run side by side, and no GPU, whose bytes would differ."""
-    load_keras()
-    import tensorflow as tf
-
-    if multiprocessing.parent_process() is None:
-        return
-    with suppress(RuntimeError):  # it is settled already
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        tf.config.set_visible_devices([], "GPU")
 
 
 def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObject]) -> bytes:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.layers import own_layers
 from hemaflow.tasks.layers.keras_cv_table import LayerConfig
 
@@ -118,6 +119,14 @@ def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> tuple[
     return changed, tf.ensure_shape(relabelled, labels.shape)
 
 
+def load_keras_cv() -> ModuleType:
+    """Import keras-cv, and Keras before it without what Keras only looks for."""
+    load_keras()
+    import keras_cv
+
+    return cast(ModuleType, keras_cv)
+
+
 MIXING = ("CutMix", "FourierMix", "MixUp", "Mosaic")
 """Layers that make an image of several of its batch, and its label of theirs."""
 FILLED: dict[str, Callable[[int], Any]] = {
@@ -134,8 +143,7 @@ def _build(config: LayerConfig, image_size_pixels: int) -> Any:
         return own_layers.build(config.name, config.factors, image_size_pixels)
     import inspect
 
-    import keras_cv
-
+    keras_cv = load_keras_cv()
     layer = getattr(keras_cv.layers, config.name)
     taken = inspect.signature(layer.__init__).parameters
     filled = {name: value(image_size_pixels) for name, value in FILLED.items() if name in taken}

@@ -19,6 +19,19 @@ def commit(parents: Parents, config: StageConfig, draft: Draft, text: str) -> Ma
     return draft.commit(pid=os.getpid())
 
 
+def prepare() -> None:
+    os.environ["PREPARED"] = "yes"
+
+
+def fail_to_prepare() -> None:
+    raise ImportError("a library is absent")
+
+
+def variables(parents: Parents, config: StageConfig, draft: Draft) -> Manifest:
+    wanted = ("PREPARED", "TF_NUM_INTRAOP_THREADS", "CUDA_VISIBLE_DEVICES")
+    return draft.commit(**{name: os.environ.get(name, "") for name in wanted})
+
+
 def mistake(parents: Parents, config: StageConfig, draft: Draft) -> Manifest:
     raise DataError("No images.", where="row 3", remedy="Give some.")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hemaflow.flows.engine.worker_process import Job, Worker, WorkerPool
+from hemaflow.flows.engine.worker_process import Job, StageWorker, Worker, WorkerPool
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
@@ -62,6 +62,30 @@ def test_errors_come_back_as_they_are_and_the_worker_goes_on(store: LocalStore) 
         assert isinstance(worker.do(job(store, "commit", "x"), 60), Manifest)
     finally:
         worker.stop()
+
+
+def test_a_worker_prepares_for_its_next_job(store: LocalStore) -> None:
+    with StageWorker() as worker:
+        worker.preload("helpers.jobs.prepare")
+        assert worker.make(job(store, "variables"), 60).facts["PREPARED"] == "yes"
+
+
+def test_what_fails_in_preparation_fails_again_in_the_job_that_needs_it(store: LocalStore) -> None:
+    with StageWorker() as worker:
+        worker.preload("helpers.jobs.fail_to_prepare", "helpers.jobs.prepare")
+        assert worker.make(job(store, "variables"), 60).facts["PREPARED"] == ""
+
+
+def test_a_pool_lends_the_worker_that_prepared_with_one_thread_and_no_gpu(store: LocalStore) -> None:
+    pool = WorkerPool(2)
+    try:
+        pool.preload("helpers.jobs.prepare")
+        with pool.lend() as worker:
+            manifest = worker.do(job(store, "variables"), 60)
+    finally:
+        pool.stop()
+    assert isinstance(manifest, Manifest)
+    assert manifest.facts == {"PREPARED": "yes", "TF_NUM_INTRAOP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def test_a_killed_worker_is_told_by_its_signal(store: LocalStore) -> None:
