@@ -91,6 +91,7 @@ def demo() -> tuple[str, PipelineConfig]:
             "train": {
                 "backbone": "cnn",
                 "head_units": [128],
+                "input_size_pixels": 48,
                 "fine_tuning": {"epochs": 8, "learning_rate": 2e-3},
                 "batch_size": 32,
             },
