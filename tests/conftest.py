@@ -17,9 +17,11 @@ from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import open_store
 
+pytest_plugins = ["helpers.lanes"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-settings.register_profile("default", deadline=None, max_examples=150)
+settings.register_profile("default", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("default")
 
@@ -49,7 +51,7 @@ def s3_url(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> s
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def any_store(request: pytest.FixtureRequest) -> Store:
     """An empty store of each kind."""
     if request.param == "local":

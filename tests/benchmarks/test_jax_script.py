@@ -10,11 +10,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from helpers.absent import without_packages
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.sources.sample_cells import draw_cell
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """

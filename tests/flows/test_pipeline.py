@@ -32,6 +32,8 @@ from hemaflow.flows.runs.find import find_run
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
+pytestmark = pytest.mark.slow
+
 
 class Whole(NamedTuple):
     store: LocalStore

@@ -55,6 +55,7 @@ def test_every_public_name_is_there_and_has_a_docstring_with_an_example() -> Non
         hemaflow.no_such  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_it_loads_neither_tensorflow_nor_prefect() -> None:
     code = (
         "import sys, hemaflow; hemaflow.run, hemaflow.Run\n"
@@ -207,6 +208,7 @@ QUICK = {
 }
 
 
+@pytest.mark.slow
 def test_a_plain_script_runs_it_beside_modules_of_the_same_names(tmp_path: Path) -> None:
     """Without a guard for `__main__`, and in a folder with a tasks.py and a flows/ of its own."""
     (tmp_path / "tasks.py").write_text("raise RuntimeError('a user has a module of that name')\n")

@@ -201,6 +201,7 @@ def plan_in(checkout: Path, store: LocalStore) -> list[dict[str, Any]]:
         ("flows/api/console.py", "PLAIN_SECONDS = 5.0", "PLAIN_SECONDS = 6.0", "-----", ""),
     ],
 )
+@pytest.mark.slow
 def test_an_edit_changes_the_keys_of_what_it_can_reach_and_plan_names_the_file(
     store: LocalStore, checkout: Path, file: str, old: str, new: str, expected: str, named: str
 ) -> None:

@@ -24,6 +24,8 @@ from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.review.judge import JudgeConfig
 
+pytestmark = pytest.mark.slow
+
 HELD = {"val": colour_cells("val", 60), "test": colour_cells("test", 90)}
 OLD = colour_cells("train", 60)
 

@@ -16,6 +16,8 @@ from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import StageConfig
 
+pytestmark = pytest.mark.slow
+
 INPUTS = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})
 
 

@@ -122,6 +122,7 @@ def test_of_many_threads_one_wins(any_store: Store, first: bool) -> None:
     assert len(now.history) == (0 if first else 1)
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_wins_and_the_other_names_it(any_store: Store) -> None:
     before, *records = copies(any_store, 3)
     promote(any_store, before, "before")

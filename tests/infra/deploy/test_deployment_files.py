@@ -74,6 +74,7 @@ def instructions() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_hadolint_takes_the_dockerfile() -> None:
     linted = subprocess.run(
         [program("hadolint"), INFRA / "docker" / "Dockerfile"], capture_output=True, text=True, check=False
@@ -203,6 +204,7 @@ def test_secrets_of_compose_come_from_its_environment_and_the_example_names_each
                 assert value == "given", name
 
 
+@pytest.mark.slow
 def test_the_s3_server_of_compose_comes_up_with_its_bucket_and_refuses_strangers(tmp_path: Path) -> None:
     """Its very flags and environment, for the program of the image: only folder and ports differ."""
     weed = program("weed")

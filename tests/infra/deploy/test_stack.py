@@ -15,6 +15,8 @@ import pytest
 from hemaflow.infra.deploy.stack import LOOPBACK, Stack, free_ports
 from hemaflow.infra.errors import StoreError
 
+pytestmark = pytest.mark.slow
+
 
 def stack(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT_"))}

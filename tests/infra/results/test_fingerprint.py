@@ -116,6 +116,7 @@ def test_the_fingerprint_is_the_same_under_every_python(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_versions_are_read_without_an_import() -> None:
     code = (
         "import sys; from hemaflow.infra.results.fingerprint import library_versions; "

@@ -45,6 +45,7 @@ def test_one_that_is_renewed_stays_with_its_holder(any_store: Store) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_that_of_a_killed_process_is_free_at_once(any_store: Store) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, any_store.url, NAME], stdout=subprocess.PIPE, text=True

@@ -36,6 +36,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(store: Loc
     assert list(store.list("nothing/")) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(store: LocalStore) -> None:
     """A process whose files may not grow: the kernel refuses the write as a full disk would."""
     code = (

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.base import Store
 
@@ -28,6 +30,7 @@ print(json.dumps([draft.commit(made=1).digest, draft.key]))
 """
 
 
+@pytest.mark.slow
 def test_twenty_processes_make_one_result(any_store: Store) -> None:
     racers = [
         subprocess.Popen(

@@ -101,6 +101,7 @@ def use(folder: Path, data: bytes, ready: object, go_on: object) -> None:
     go_on.wait()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_another_process_uses_is_never_removed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, go_on = context.Event(), context.Event()

@@ -106,6 +106,7 @@ print(made.facts["num_examples"])
 """
 
 
+@pytest.mark.slow
 def test_images_as_they_are_need_no_tensorflow(store: LocalStore, parents: Parents, tmp_path: Path) -> None:
     (tmp_path / "manifests").write_bytes(pickle.dumps(parents.manifests))
     said = run_without("tensorflow keras keras_cv", AS_THEY_ARE, store.root, tmp_path / "manifests")
@@ -133,6 +134,7 @@ def test_plain_shard_has_these_bytes(store: LocalStore, parents: Parents) -> Non
     assert stored.sha256 == "a725427a030abdb53e0aa0b3af0afbf45d5a12ad5257ce4548c10c4bf54e4fa9"
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_who_writes(store: LocalStore, parents: Parents) -> None:
     """All shards in order in this process, or in two spawned ones, the last first: the same bytes."""
     shards = plan(parents, MIXING)
@@ -146,6 +148,7 @@ def test_bytes_do_not_depend_on_who_writes(store: LocalStore, parents: Parents) 
     assert len(set(serial)) == 4
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_bytes(store: LocalStore, parents: Parents) -> None:
     shard = plan(parents, MIXING)[0]
     sums = {
@@ -157,6 +160,7 @@ def test_another_seed_gives_other_bytes(store: LocalStore, parents: Parents) -> 
     assert len(sums) == 4
 
 
+@pytest.mark.slow
 def test_shards_draw_differently(store: LocalStore, tmp_path: Path) -> None:
     """The same pictures in two shards do not come out the same."""
     draft = draft_of(store, "ingest")
@@ -173,6 +177,7 @@ def test_shards_draw_differently(store: LocalStore, tmp_path: Path) -> None:
     assert not np.array_equal(found["cell-0#1"][0], found["cell-1#1"][0])
 
 
+@pytest.mark.slow
 def test_soft_labels_and_ids(store: LocalStore, parents: Parents) -> None:
     manifest = run(parents, MIXING, draft_of(store, "augment"))
     found = records_of(store, manifest)
@@ -188,6 +193,7 @@ def test_soft_labels_and_ids(store: LocalStore, parents: Parents) -> None:
         assert not np.array_equal(found[f"cell-{k}#1"][0], found[f"cell-{k}#2"][0])
 
 
+@pytest.mark.slow
 def test_copies_of_an_image_are_scattered(store: LocalStore, parents: Parents) -> None:
     manifest = run(parents, MIXING, draft_of(store, "augment"))
     sources = [key.partition("#")[0] for key in records_of(store, manifest)]
@@ -195,6 +201,7 @@ def test_copies_of_an_image_are_scattered(store: LocalStore, parents: Parents) -
     assert neighbours < 20  # 6.7 expected by chance in 120 records, 80 where each image's stay together
 
 
+@pytest.mark.slow
 def test_mixed_label_is_that_of_the_pixels(store: LocalStore, parents: Parents) -> None:
     """CutMix of flat pictures: the part of each grey value is the part of its class."""
     from hemaflow.tasks.layers.keras_cv_chain import Chain
@@ -208,6 +215,7 @@ def test_mixed_label_is_that_of_the_pixels(store: LocalStore, parents: Parents) 
     assert (labels.max(axis=1) < 0.99).any()
 
 
+@pytest.mark.slow
 def test_probability_is_of_each_image() -> None:
     from hemaflow.tasks.layers.keras_cv_chain import Chain
 
@@ -229,6 +237,7 @@ REQUIRED = {"span": 0.3, "pair": [0.5, 0.9], "margins": 0.3, "integer": 3, "size
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.slow
 def test_every_layer_runs_and_repeats(name: str) -> None:
     from hemaflow.tasks.layers.keras_cv_chain import MIXING, Chain
 
@@ -262,6 +271,7 @@ def test_every_layer_runs_and_repeats(name: str) -> None:
     assert np.array_equal(first[both], other[both]) == (name in fixed)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_drawn_for_no_layer_is_left_alone() -> None:
     from hemaflow.tasks.layers.keras_cv_chain import Chain
 
@@ -272,6 +282,7 @@ def test_an_image_that_is_drawn_for_no_layer_is_left_alone() -> None:
     np.testing.assert_array_equal(same, labels)
 
 
+@pytest.mark.slow
 def test_only_missing_shards_are_written(store: LocalStore, parents: Parents) -> None:
     shards = plan(parents, MIXING)
     first = draft_of(store, "augment")
@@ -282,6 +293,7 @@ def test_only_missing_shards_are_written(store: LocalStore, parents: Parents) ->
     assert {o.location for o in done} < {o.location for o in manifest.objects}
 
 
+@pytest.mark.slow
 def test_shard_that_was_altered_is_written_again(store: LocalStore, parents: Parents) -> None:
     shard = plan(parents, MIXING)[0]
     stored = write(parents, MIXING, draft_of(store, "augment"), shard)
@@ -291,6 +303,7 @@ def test_shard_that_was_altered_is_written_again(store: LocalStore, parents: Par
     assert store.get(stored.location) == whole
 
 
+@pytest.mark.slow
 def test_preview_shows_every_class(store: LocalStore, parents: Parents) -> None:
     from PIL import Image
 
@@ -305,6 +318,7 @@ def test_preview_shows_every_class(store: LocalStore, parents: Parents) -> None:
     assert ((rows[1:] < 230) & (rows[:-1] >= 230)).sum() == len(CLASSES)  # as many bands of pictures
 
 
+@pytest.mark.slow
 def test_finish_needs_every_shard(store: LocalStore, parents: Parents) -> None:
     draft = draft_of(store, "augment")
     parts = [write(parents, MIXING, draft, shard) for shard in plan(parents, MIXING)[1:]]

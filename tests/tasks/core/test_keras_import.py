@@ -8,6 +8,8 @@ import pytest
 
 from helpers.absent import run_without
 
+pytestmark = pytest.mark.slow
+
 LOADING = """
 import sys
 from hemaflow.tasks.core.keras_import import LOOKED_FOR, load_keras

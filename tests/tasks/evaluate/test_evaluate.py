@@ -24,6 +24,8 @@ from hemaflow.tasks.records.tfrecord import write_records
 from hemaflow.tasks.submit.config import SubmitConfig
 from hemaflow.tasks.submit.stage import run as submit
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"train": 9, "val": 12, "test": 31}
 
 

@@ -15,6 +15,8 @@ from hemaflow.tasks.model.backbones import BACKBONES, preprocess
 from hemaflow.tasks.model.network import assemble, build_network
 from hemaflow.tasks.report.html import overlay
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 

@@ -67,6 +67,7 @@ def test_hue_leaves_greys_alone() -> None:
         np.testing.assert_array_equal(hue(grey, generator(number)), grey)
 
 
+@pytest.mark.slow
 def test_the_mix_has_nothing_of_what_training_is_augmented_by() -> None:
     """A model that learnt the layers of keras-cv has not learnt this."""
     code = (

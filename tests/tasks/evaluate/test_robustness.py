@@ -54,6 +54,7 @@ def measured(parents: Parents, model: LeadingColour, **more: Any) -> Robustness:
     return measure(parents, model, "test", VIEWS, **{**arguments, **more})
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_to_the_spoiled_images(store: LocalStore) -> None:
     cells = colour_cells("cell", 21, (0, 1, 2))
     model = LeadingColour()
@@ -73,6 +74,7 @@ def test_the_answers_are_those_to_the_spoiled_images(store: LocalStore) -> None:
     assert (found.heavy["identity"].argmax(1) != found.labels).any()  # else this says nothing
 
 
+@pytest.mark.slow
 def test_the_examples_are_of_each_class_and_of_each_corruption(store: LocalStore) -> None:
     cells = colour_cells("cell", 9, (0, 1, 2))
     model = LeadingColour()
@@ -93,6 +95,7 @@ def test_the_examples_are_of_each_class_and_of_each_corruption(store: LocalStore
         assert example.predicted == model.names(expected)[0]
 
 
+@pytest.mark.slow
 def test_some_images_have_the_answers_that_they_have_among_all(store: LocalStore) -> None:
     parents = results(store, colour_cells("cell", 40, (0, 1, 2)))
     whole = measured(parents, LeadingColour())
@@ -108,6 +111,7 @@ def test_some_images_have_the_answers_that_they_have_among_all(store: LocalStore
     assert len(model.batches) == 2 * 4 + 55 * 19 // 5
 
 
+@pytest.mark.slow
 def test_the_heavy_mix_alone_asks_nothing_else(store: LocalStore) -> None:
     model = LeadingColour()
     found = measured(results(store, colour_cells("cell", 8, (0, 1, 2))), model, medmnist_c=False)
@@ -137,6 +141,7 @@ def test_a_draw_is_of_the_size_asked_and_follows_from_the_seed(total: int, asked
 
 
 @given(st.lists(st.integers(0, 7), max_size=12), st.integers(1, 5))
+@pytest.mark.slow
 def test_every_image_gets_its_own_answer_however_they_come(sizes: list[int], batch_size: int) -> None:
     class Reader:
         output_shape = (None, 256)

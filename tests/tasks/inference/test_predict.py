@@ -39,6 +39,7 @@ def picture(
     return path
 
 
+@pytest.mark.slow
 def test_each_file_is_named_in_order(tmp_path: Path, model_path: Path) -> None:
     paths = [
         picture(tmp_path / "a.png", (0, 0, 255), mode="P"),

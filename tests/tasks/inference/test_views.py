@@ -17,6 +17,7 @@ def shown(name: str, images: np.ndarray = IMAGES) -> np.ndarray:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.slow
 def test_every_view_keeps_shape_and_range(preset: str) -> None:
     for name in parse_views(preset):
         pixels = shown(name)
@@ -25,6 +26,7 @@ def test_every_view_keeps_shape_and_range(preset: str) -> None:
         assert pixels.max() <= 255
 
 
+@pytest.mark.slow
 def test_the_eight_views_of_a_square_are_all_different_and_complete() -> None:
     seen = {shown(name).tobytes() for name in PRESETS["dihedral"]}
     assert len(seen) == 8
@@ -32,6 +34,7 @@ def test_the_eight_views_of_a_square_are_all_different_and_complete() -> None:
     assert {shown(name, np.ascontiguousarray(turned)).tobytes() for name in PRESETS["dihedral"]} == seen
 
 
+@pytest.mark.slow
 def test_views_are_what_they_are_called() -> None:
     np.testing.assert_array_equal(shown("flip-horizontal"), IMAGES[:, :, ::-1])
     np.testing.assert_array_equal(shown("flip-vertical"), IMAGES[:, ::-1])
@@ -45,6 +48,7 @@ def test_views_are_what_they_are_called() -> None:
     np.testing.assert_allclose(shown("shrink-0.9", grey), grey, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shrunken_image_is_all_there_and_its_edge_goes_on() -> None:
     image = np.zeros((1, 40, 40, 3), np.float32)
     image[:, :4] = 200  # a bar along the top, over the whole width
@@ -82,6 +86,7 @@ class Brightness:
         return np.stack([bright, 1 - bright], 1)
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_mean_over_the_views_in_full_batches() -> None:
     images = np.random.default_rng(1).integers(0, 255, (5, 8, 8, 3), np.uint8)
     model = Brightness()
@@ -92,6 +97,7 @@ def test_probabilities_are_the_mean_over_the_views_in_full_batches() -> None:
     assert set(model.batches) == {2}
 
 
+@pytest.mark.slow
 def test_the_mean_is_that_of_the_views_one_by_one() -> None:
     images = np.random.default_rng(2).integers(0, 255, (7, 8, 8, 3), np.uint8)
     each = predict_each(Brightness(), images, PRESETS["wide"], 4)

@@ -150,6 +150,7 @@ def test_data_that_changes_while_it_is_read_is_not_kept_under_the_key_of_what_it
     assert [name for name in store.list("") if name.endswith("manifest.json")]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_an_error_and_no_manifest(tmp_path: Path) -> None:
     """A process whose files may not grow: the kernel refuses the write as a full disk would."""
     root = cells(tmp_path / "cells")
@@ -170,6 +171,7 @@ def test_a_full_disk_ends_in_an_error_and_no_manifest(tmp_path: Path) -> None:
     assert [name for name in LocalStore(tmp_path / "store").list("") if "manifest" in name] == []
 
 
+@pytest.mark.slow
 def test_the_competition_file_is_cleaned(store: LocalStore, tmp_path: Path, shared_dir: Path) -> None:
     """All 1,800 contaminants, every exact duplicate, and the conflicting pair of the real cells."""
     path = tmp_path / "training_set.npz"
@@ -200,6 +202,7 @@ def test_the_competition_file_is_cleaned(store: LocalStore, tmp_path: Path, shar
     assert shares["test"] == pytest.approx(0.15, abs=0.001)
 
 
+@pytest.mark.slow
 def test_the_conflicting_pair_is_named(store: LocalStore, shared_dir: Path) -> None:
     manifest = ingest(store, shared_dir / "data" / "pbc96_train.zip")
     assert manifest.facts["num_findings"]["conflicting-label"] == 2

@@ -82,6 +82,7 @@ FIXED = {
 
 
 @pytest.mark.parametrize("name", KERAS_CV)
+@pytest.mark.slow
 def test_table_is_that_of_keras_cv(name: str) -> None:
     import keras_cv
 
@@ -96,6 +97,7 @@ def test_table_is_that_of_keras_cv(name: str) -> None:
     assert {factor: form.required for factor, form in KERAS_CV[name].items()} == taken
 
 
+@pytest.mark.slow
 def test_configs_need_no_tensorflow() -> None:
     code = (
         "import sys; from hemaflow.tasks.augment.stage import AugmentConfig;"

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from hemaflow.tasks.layers.online import _UNSEEDED, NEEDS_ONE, ONLINE_LAYERS, OnlineLayer, augment_online
 
+pytestmark = pytest.mark.slow
+
 SIZE = 24
 
 FACTORS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from hemaflow.tasks.layers.keras_cv_chain import Chain
 from hemaflow.tasks.layers.keras_cv_table import LayerConfig
 
+pytestmark = pytest.mark.slow
+
 SIZE, NUM = 48, 64
 
 

@@ -19,6 +19,7 @@ ONLINE = (
 )
 
 
+@pytest.mark.slow
 def test_online_layers_act_in_training_only_and_are_not_in_the_saved_graph() -> None:
     body, head = build_network("cnn", None, 24, 3, (), 0.0)
     trained = assemble("cnn", body, head, 24, to_train=True, online=ONLINE, seed=1)
@@ -31,6 +32,7 @@ def test_online_layers_act_in_training_only_and_are_not_in_the_saved_graph() -> 
     assert not [layer for layer in saved.layers if layer.name.startswith("online")]
 
 
+@pytest.mark.slow
 def test_freezing_leaves_batch_norm_as_it_was_unless_asked() -> None:
     body = build_backbone("mobilenetv2-0.35", 32, None)
     unfreeze(body, "block_13_expand", train_batch_norm=False)
@@ -53,6 +55,7 @@ def test_names_are_checked() -> None:
         check_backbone("efficientnetv2b0")
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_are_used_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "cnn.weights.h5"
     first, second = build_backbone("cnn", 24, None), build_backbone("cnn", 48, None)
@@ -66,6 +69,7 @@ def test_weights_of_a_file_are_used_and_checked(tmp_path: Path) -> None:
         load_backbone_weights(other, str(path), file_sha256(path))
 
 
+@pytest.mark.slow
 def test_real_pretrained_weights_fit(shared_dir: Path) -> None:
     path = shared_dir / "weights" / "mobilenetv2_0.35_224_imagenet_notop.weights.h5"
     body = build_backbone("mobilenetv2-0.35", 96, None)

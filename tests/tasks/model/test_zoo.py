@@ -21,6 +21,8 @@ from hemaflow.tasks.model.network import assemble, build_network, load_backbone_
 from hemaflow.tasks.model.saving import save_model
 from hemaflow.tasks.submit.package import model_code, pack, run_submission
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("blue", "green", "red")
 PIXELS = 32
 

@@ -56,6 +56,7 @@ def test_every_image_comes_once_with_its_label_and_mixed(shards: ArrivingShards)
     assert images(shards, shuffle_buffer_images=1) != images(shards, shuffle_buffer_images=50)
 
 
+@pytest.mark.slow
 def test_validation_is_that_of_tensorflow(store: LocalStore) -> None:
     results = parents(store)
     shards = ArrivingShards(results, results["ingest"].matching("val-"))
@@ -91,6 +92,7 @@ def written_by_tensorflow(path: Path, made: list[bytes]) -> None:
             writer.write(record)
 
 
+@pytest.mark.slow
 def test_records_are_read_as_tensorflow_reads_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     made = [
@@ -109,6 +111,7 @@ def test_records_are_read_as_tensorflow_reads_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(parsed.label, decoded["label"].numpy()[0])
 
 
+@pytest.mark.slow
 def test_records_are_written_as_tensorflow_writes_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     made = []
@@ -171,10 +174,12 @@ print(sum(len(images) for images, _ in feed))
 """
 
 
+@pytest.mark.slow
 def test_the_feed_needs_numpy_alone(store: LocalStore, tmp_path: Path) -> None:
     assert without("tensorflow keras", store, tmp_path, READING) == ["90"]
 
 
+@pytest.mark.slow
 def test_training_needs_no_tensorflow(store: LocalStore, tmp_path: Path) -> None:
     steps, accuracy = without("tensorflow", store, tmp_path, TRAINING, "8")[-2:]
     assert int(steps) == 8 * 6

@@ -10,6 +10,8 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.records.prefetch import ArrivingShards
 from hemaflow.tasks.records.tf_feed import num_steps, training_batches, validation_batches
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shards(store: LocalStore) -> ArrivingShards:

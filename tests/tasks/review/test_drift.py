@@ -53,6 +53,7 @@ def arriving(store: LocalStore, cells: Sequence[Cell], classes: Sequence[str] = 
     return ingested(store, f"{cells[0].id} {len(cells)}", splits, classes)
 
 
+@pytest.mark.slow
 def test_more_of_the_same_is_no_drift(store: LocalStore) -> None:
     manifest, document = drift(store, arriving(store, colour_cells("new", 90)))
     assert manifest.facts == {"num_new_images": 90, "tested": True, "drifted": [], "notes": []}
@@ -68,6 +69,7 @@ def test_more_of_the_same_is_no_drift(store: LocalStore) -> None:
     assert document["rows"][0]["before"] == dict.fromkeys(CLASSES, pytest.approx(1 / 3, abs=1e-4))
 
 
+@pytest.mark.slow
 def test_a_class_that_comes_more_often_is_drift_of_labels_and_predictions(store: LocalStore) -> None:
     mostly_blue = [cell for cell in colour_cells("new", 240) if cell.label == 0 or int(cell.id[3:]) < 30]
     manifest, document = drift(store, arriving(store, mostly_blue))
@@ -78,6 +80,7 @@ def test_a_class_that_comes_more_often_is_drift_of_labels_and_predictions(store:
     assert labels["effect"] > 0.3
 
 
+@pytest.mark.slow
 def test_another_staining_is_drift_of_colour(store: LocalStore) -> None:
     stained = [
         cell._replace(image=cell.image + np.array([40, 0, 0], np.uint8)) for cell in colour_cells("new", 90)
@@ -90,6 +93,7 @@ def test_another_staining_is_drift_of_colour(store: LocalStore) -> None:
     assert row["now"] > row["before"] + 20
 
 
+@pytest.mark.slow
 def test_pictures_out_of_focus_are_drift_of_sharpness(store: LocalStore) -> None:
     blurred = [
         cell._replace(image=((cell.image.astype(int) + np.roll(cell.image, 1, axis=1)) // 2).astype(np.uint8))
@@ -98,6 +102,7 @@ def test_pictures_out_of_focus_are_drift_of_sharpness(store: LocalStore) -> None
     assert "sharpness" in drift(store, arriving(store, blurred))[0].facts["drifted"]
 
 
+@pytest.mark.slow
 def test_only_pictures_that_the_champion_has_in_no_split_are_new(store: LocalStore) -> None:
     moved = {"train": [*KNOWN["val"], *KNOWN["test"]], "val": KNOWN["train"][:30]}
     again = [cell._replace(id=f"again {cell.id}") for cell in moved["train"]]
@@ -108,6 +113,7 @@ def test_only_pictures_that_the_champion_has_in_no_split_are_new(store: LocalSto
     assert document["rows"] == []
 
 
+@pytest.mark.slow
 def test_nothing_new_is_too_little_to_test(store: LocalStore) -> None:
     own = ingested(store, "champion", KNOWN)
     manifest, _ = drift(store, own, own)
@@ -115,11 +121,13 @@ def test_nothing_new_is_too_little_to_test(store: LocalStore) -> None:
     assert manifest.facts["tested"] is False
 
 
+@pytest.mark.slow
 def test_the_reference_is_not_new(store: LocalStore) -> None:
     new = ingested(store, "reference", {**KNOWN, "test": colour_cells("other", 90)})
     assert drift(store, new)[0].facts["num_new_images"] == 0
 
 
+@pytest.mark.slow
 def test_a_champion_without_val_is_not_asked(store: LocalStore) -> None:
     own = ingested(store, "no val", {"train": KNOWN["train"], "val": KNOWN["val"][:3]})
     manifest, document = drift(store, arriving(store, colour_cells("new", 90)), own)
@@ -127,6 +135,7 @@ def test_a_champion_without_val_is_not_asked(store: LocalStore) -> None:
     assert "val split has 3 pictures" in manifest.facts["notes"][0]
 
 
+@pytest.mark.slow
 def test_pictures_of_another_size_are_brought_to_the_champions(store: LocalStore) -> None:
     large = [
         cell._replace(image=np.repeat(np.repeat(cell.image, 2, 0), 2, 1)) for cell in colour_cells("new", 60)
@@ -138,6 +147,7 @@ def test_pictures_of_another_size_are_brought_to_the_champions(store: LocalStore
     assert len(document["rows"]) == 10
 
 
+@pytest.mark.slow
 def test_a_new_class_is_drift(store: LocalStore) -> None:
     violet = [Cell(f"violet{k}", 3, cell.image) for k, cell in enumerate(colour_cells("new", 60))]
     new = arriving(store, violet, [*CLASSES, "violet"])

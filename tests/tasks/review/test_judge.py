@@ -53,6 +53,7 @@ def decided(wins: int, losses: int, both: int, neither: int, **config: Any) -> d
     return decide(np.zeros(len(champion), np.int64), champion, challenger, ["only"], JudgeConfig(**config))
 
 
+@pytest.mark.slow
 def test_a_model_is_no_worse_than_itself(store: LocalStore) -> None:
     manifest, verdict = judged(store, pair(store))
     assert verdict["accuracy"]["difference"] == 0.0
@@ -69,6 +70,7 @@ def test_a_model_is_no_worse_than_itself(store: LocalStore) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_worse_challenger_is_not_promoted_and_the_verdict_says_why(store: LocalStore) -> None:
     confused = trained(store, "confused", (1, 2, 0))  # blue and green taken for each other
     manifest, verdict = judged(store, pair(store, train=confused))
@@ -89,6 +91,7 @@ def test_a_worse_challenger_is_not_promoted_and_the_verdict_says_why(store: Loca
     assert better.facts["accuracy"]["difference"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name(store: LocalStore) -> None:
     own = ingested(store, "other order", {"train": LEARNT}, ["red", "blue", "green"])
     model = trained(store, "other order", (0, 2, 1))
@@ -97,6 +100,7 @@ def test_classes_are_matched_by_name(store: LocalStore) -> None:
     assert verdict["mcnemar"]["p"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_class_that_the_champion_does_not_know_is_missed_by_it(store: LocalStore) -> None:
     own = ingested(store, "two", {"train": LEARNT[:2]}, ["blue", "green"])
     model = trained(store, "two", (2, 1))
@@ -111,6 +115,7 @@ def test_a_class_that_the_champion_does_not_know_is_missed_by_it(store: LocalSto
     assert verdict["accuracy"]["champion"] == 1.0  # that it knows red too is no fault
 
 
+@pytest.mark.slow
 def test_each_model_gets_pictures_of_its_size(store: LocalStore) -> None:
     small = [cell._replace(image=cell.image[:16, :16]) for cell in LEARNT]
     parents = pair(
@@ -124,6 +129,7 @@ def test_each_model_gets_pictures_of_its_size(store: LocalStore) -> None:
     assert any(f"resized from {SIZE} to its 16 pixels" in note for note in verdict["notes"])
 
 
+@pytest.mark.slow
 def test_each_model_is_asked_with_the_views_of_its_evaluation(store: LocalStore) -> None:
     """The right halves are of another colour: who is shown the mirror image is wrong."""
     test = colour_cells("halves", 60)
@@ -136,6 +142,7 @@ def test_each_model_is_asked_with_the_views_of_its_evaluation(store: LocalStore)
     assert verdict["models"]["champion"]["views"] == ["flip-horizontal"]
 
 
+@pytest.mark.slow
 def test_who_learnt_from_the_reference_is_named(store: LocalStore) -> None:
     test = colour_cells("reference", 90)
     known = ingested(store, "cheat", {"train": [*LEARNT, *test[:7]]})
@@ -146,11 +153,13 @@ def test_who_learnt_from_the_reference_is_named(store: LocalStore) -> None:
     assert any("not a fixed one" in note for note in verdict["notes"])
 
 
+@pytest.mark.slow
 def test_nothing_can_be_judged_on_an_empty_set(store: LocalStore) -> None:
     with pytest.raises(DataError, match="nothing to judge on"):
         judged(store, pair(store, ingest=ingested(store, "empty", {"train": LEARNT})))
 
 
+@pytest.mark.slow
 def test_a_verdict_is_the_same_each_time(store: LocalStore, tmp_path: Any) -> None:
     confused = (1, 2, 0)
     first = judged(store, pair(store, train=trained(store, "confused", confused)))[0]

@@ -82,6 +82,7 @@ def test_it_is_downloaded_checked_and_split_as_published(tmp_path: Path, server:
     check(BloodMnistSource("bloodmnist", settings(tmp_path), releases), arrays)
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_be_reached_names_the_manual_folder_which_works(tmp_path: Path) -> None:
     data, arrays = published()
     releases = release(data, "http://127.0.0.1:9")

@@ -40,6 +40,7 @@ def pictures(folder: Path, labels: list[int], size: tuple[int, int] = (96, 96)) 
     return str(folder)
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_eight_classes_though_only_some_are_there(tmp_path: Path) -> None:
     zip_path = submission(tmp_path / "submission.zip", BY_BRIGHTNESS)
     card = check_submission(zip_path, pictures(tmp_path / "cells", [1, 4, 7]), Settings())
@@ -48,6 +49,7 @@ def test_labels_are_those_of_the_eight_classes_though_only_some_are_there(tmp_pa
     assert [row["class"] for row in card.per_class] == [PBC_CLASSES[label] for label in (1, 4, 7)]
 
 
+@pytest.mark.slow
 def test_pictures_are_as_large_as_the_model_takes_them(tmp_path: Path) -> None:
     import keras
 

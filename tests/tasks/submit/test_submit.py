@@ -136,6 +136,7 @@ print(made.facts["num_verified"])
 """
 
 
+@pytest.mark.slow
 def test_only_the_package_needs_keras(store: LocalStore, parents: Parents, tmp_path: Path) -> None:
     """It would take an accelerator's memory, and ten seconds."""
     (tmp_path / "manifests").write_bytes(pickle.dumps(parents.manifests))
@@ -143,6 +144,7 @@ def test_only_the_package_needs_keras(store: LocalStore, parents: Parents, tmp_p
     assert int(said) == NUM_TEST
 
 
+@pytest.mark.slow
 def test_a_calibrated_submission_is_less_sure_and_names_the_same(
     store: LocalStore, parents: Parents, tmp_path: Path, images: NDArray[np.uint8]
 ) -> None:
@@ -188,6 +190,7 @@ def zip_of(path: Path, **files: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_submission_is_packed_verified_and_the_same_each_time(
     store: LocalStore, parents: Parents, model_path: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +216,7 @@ def test_submission_is_packed_verified_and_the_same_each_time(
     assert file_sha256(tmp_path / "again.zip") == manifest.object("submission.zip").sha256
 
 
+@pytest.mark.slow
 def test_without_test_images_it_is_proven_on_val(
     store: LocalStore, model_path: Path, images: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -244,6 +248,7 @@ def test_without_test_images_it_is_proven_on_val(
         run(nothing, SubmitConfig(), Draft(store, inputs("submit", of="nothing")))
 
 
+@pytest.mark.slow
 def test_submission_of_another_model_is_refused_and_nothing_committed(
     store: LocalStore, parents: Parents, tmp_path: Path
 ) -> None:
@@ -263,6 +268,7 @@ def test_submission_of_another_model_is_refused_and_nothing_committed(
     assert list(store.list("stages/submit/")) == []
 
 
+@pytest.mark.slow
 def test_predictions_of_another_split_are_refused(
     store: LocalStore, parents: Parents, model_path: Path
 ) -> None:
@@ -296,6 +302,7 @@ def submitted_class(model_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     return namespace["Model"]
 
 
+@pytest.mark.slow
 def test_model_takes_uint8_float_lists_other_sizes_and_nothing(
     submitted_class: Any, images: NDArray[np.uint8]
 ) -> None:
@@ -311,11 +318,13 @@ def test_model_takes_uint8_float_lists_other_sizes_and_nothing(
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (2, 16, 16), (2, 16, 16, 4), (2, 3, 16, 16), (2, 0, 16, 3)])
+@pytest.mark.slow
 def test_model_refuses_other_shapes(submitted_class: Any, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"of shape \(n, H, W, 3\). Received: shape="):
         submitted_class().predict(np.zeros(shape, np.uint8))
 
 
+@pytest.mark.slow
 def test_model_refuses_what_is_no_number(submitted_class: Any) -> None:
     with pytest.raises(ValueError, match="no number"):
         submitted_class().predict(np.full((1, 16, 16, 3), np.nan, np.float32))
@@ -339,6 +348,7 @@ class Model:
 """
 
 
+@pytest.mark.slow
 def test_runner_is_a_stranger_to_this_project(
     tmp_path: Path, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +371,7 @@ class Model:
 """
 
 
+@pytest.mark.slow
 def test_speed_is_that_of_a_model_that_is_ready(tmp_path: Path) -> None:
     images = images_file(tmp_path, np.zeros((30, 16, 16, 3), np.uint8))
     zip_path = zip_of(tmp_path / "s.zip", model_py=SLOW)
@@ -369,6 +380,7 @@ def test_speed_is_that_of_a_model_that_is_ready(tmp_path: Path) -> None:
     assert package.run_submission(once, images).images_per_second == 0
 
 
+@pytest.mark.slow
 def test_runner_names_no_images_when_there_are_none(tmp_path: Path) -> None:
     zip_path = zip_of(tmp_path / "s.zip", model_py=LABELS_ONLY)
     none = images_file(tmp_path, np.zeros((0, 16, 16, 3), np.uint8))
@@ -386,6 +398,7 @@ def test_runner_names_no_images_when_there_are_none(tmp_path: Path) -> None:
         ("import os; os.kill(os.getpid(), 9)", "exit status -9"),
     ],
 )
+@pytest.mark.slow
 def test_failing_submission_is_told_with_what_it_said(
     tmp_path: Path, images: NDArray[np.uint8], code: str, said: str
 ) -> None:
@@ -394,12 +407,14 @@ def test_failing_submission_is_told_with_what_it_said(
         package.run_submission(zip_path, images_file(tmp_path, images))
 
 
+@pytest.mark.slow
 def test_endless_submission_is_ended(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     zip_path = zip_of(tmp_path / "s.zip", model_py="while True: pass")
     with pytest.raises(StageError, match="did not finish within 1 seconds"):
         package.run_submission(zip_path, images_file(tmp_path, images), timeout_seconds=1)
 
 
+@pytest.mark.slow
 def test_submission_does_not_outlive_who_ran_it(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     beats = tmp_path / "beats"
     endless = f"import time\nwhile True:\n  open({str(beats)!r}, 'a').write('x')\n  time.sleep(0.05)"

@@ -17,6 +17,8 @@ from hemaflow.tasks.model.saving import save_model
 from hemaflow.tasks.train.config import TrainConfig
 from hemaflow.tasks.train.stage import run
 
+pytestmark = pytest.mark.slow
+
 PIXELS = 32
 """What the second network takes: more than the images have."""
 TOLERANCE = 1e-4

@@ -43,6 +43,7 @@ def begun_from(made: Manifest) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_images_that_came_through_other_runs_are_counted(store: LocalStore) -> None:
     one = data(store, "one", CELLS[:24], CELLS[24:30], CELLS[30:])
     shifted = data(store, "shifted", CELLS[12:], CELLS[:4], CELLS[4:12])

@@ -20,6 +20,8 @@ from hemaflow.tasks.submit.package import model_code, pack, run_submission
 from hemaflow.tasks.train.config import TrainConfig
 from hemaflow.tasks.train.stage import run
 
+pytestmark = pytest.mark.slow
+
 UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 

@@ -15,6 +15,8 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.train.config import TrainConfig
 from hemaflow.tasks.train.stage import run
 
+pytestmark = pytest.mark.slow
+
 UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 

@@ -22,6 +22,8 @@ from hemaflow.tasks.train.loop import CHECKPOINT
 from hemaflow.tasks.train.stage import run
 from hemaflow.tasks.train.weight_average import WeightAverage
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig(
     batch_size=16,
     head_units=(16,),
