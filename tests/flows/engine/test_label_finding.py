@@ -180,6 +180,7 @@ SMALL = [
     "--folds", "2",
     "--recipe", "demo",
     "--set", "ingest.image_size_pixels=32",
+    "--set", "train.input_size_pixels=32",
     "--set", "augment.copies=0",
     "--set", "train.fine_tuning.epochs=15",
     "--set", "train.batch_size=8",
