@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hemaflow.infra.results.fingerprint import MODULE_LEVEL
+from hemaflow.infra.results.fingerprint import MODULE_LEVEL, Fingerprint
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 
 MAX_CAUSES = 6
 """How many causes a reason names before it counts the rest."""
+OTHER_VERSION = "another version of hemaflow"
+"""The one cause that stands for all differences of code where most files have other names."""
 
 
 def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, str] | None = None) -> str:
@@ -22,7 +24,7 @@ def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, 
     """
     nearest = min(
         ((list(causes(manifest.inputs, inputs)), manifest) for manifest in complete),
-        key=lambda pair: len(pair[0]),
+        key=lambda pair: (OTHER_VERSION in pair[0], len(pair[0])),
         default=None,
     )
     if nearest is None:
@@ -41,9 +43,35 @@ def in_short(causes: Sequence[str]) -> str:
 
 
 def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
-    """Yield what differs between two keys of one stage: code first, then config, parents, libraries."""
-    for file in sorted(old.code.keys() | new.code.keys()):
-        before, now = old.code.get(file), new.code.get(file)
+    """Yield what differs between two keys of one stage: code first, then config, parents, libraries.
+
+    Where another version of hemaflow made the old key, the files and the fields that only one of them has are
+    not named.
+    """
+    other_version = _is_other_version(old.code, new.code)
+    if other_version:
+        yield OTHER_VERSION
+    else:
+        yield from _code_changes(old.code, new.code)
+    for field, (before, now) in config_changes(old.config, new.config):
+        if not (other_version and None in (before, now)):
+            yield f"{new.stage}.{field} {_short(before)} → {_short(now)}"
+    for parent in sorted(old.parents.keys() | new.parents.keys()):
+        if old.parents.get(parent) != new.parents.get(parent):
+            yield "the data changed" if parent == "source" else f"the result of {parent} changed"
+    for library in sorted(old.libraries.keys() | new.libraries.keys()):
+        if old.libraries.get(library) != new.libraries.get(library):
+            yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
+
+
+def _is_other_version(old: Fingerprint, new: Fingerprint) -> bool:
+    """Return whether most of the files of the smaller fingerprint are not in the other one."""
+    return 2 * len(old.keys() & new.keys()) < min(len(old), len(new))
+
+
+def _code_changes(old: Fingerprint, new: Fingerprint) -> Iterator[str]:
+    for file in sorted(old.keys() | new.keys()):
+        before, now = old.get(file), new.get(file)
         if before is None:
             yield f"{file} is now used"
         elif now is None:
@@ -51,14 +79,6 @@ def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
         elif before != now:
             changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             yield f"{file} changed ({', '.join(map(_definition, changed))})"
-    for field, (before_value, now_value) in config_changes(old.config, new.config):
-        yield f"{new.stage}.{field} {_short(before_value)} → {_short(now_value)}"
-    for parent in sorted(old.parents.keys() | new.parents.keys()):
-        if old.parents.get(parent) != new.parents.get(parent):
-            yield "the data changed" if parent == "source" else f"the result of {parent} changed"
-    for library in sorted(old.libraries.keys() | new.libraries.keys()):
-        if old.libraries.get(library) != new.libraries.get(library):
-            yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
 
 
 def config_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:

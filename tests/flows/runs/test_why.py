@@ -52,3 +52,15 @@ def test_many_causes_are_counted() -> None:
     old = inputs(config={f"field{n}": n for n in range(20)})
     new = inputs(config={f"field{n}": -1 - n for n in range(20)})
     assert f"and {20 - MAX_CAUSES} more" in explain(new, [complete(old)])
+
+
+def test_another_version_of_hemaflow_is_one_cause() -> None:
+    same = {f"infra/{name}.py": {"file": "1"} for name in ("__init__", "errors")}
+    old = inputs(
+        code={**same, **{f"tasks/{n}.py": {"f": "1"} for n in range(9)}}, config={"epochs": 1, "gone": 2}
+    )
+    new = inputs(code={**same, **{f"tasks/train/{n}.py": {"f": "1"} for n in range(8)}}, config={"epochs": 2})
+    assert list(causes(old, new)) == ["another version of hemaflow", "train.epochs 1 → 2"]
+    changed = inputs(code={name: {"f": "2"} for name in new.code}, config=new.config)
+    assert explain(new, [complete(old), complete(changed)]).startswith("infra/__init__.py changed")
+    assert explain(new, [complete(old)]).startswith("another version of hemaflow; train.epochs 1 → 2 (since ")

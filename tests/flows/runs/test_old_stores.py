@@ -1,0 +1,53 @@
+"""A store that hemaflow wrote before its modules got their present names: it is read, and computed again.
+
+`store_of_2504ee4.json` holds the documents of that store, written by `hemaflow run` of revision 2504ee4: the
+record of the run and the manifests, whole but for the hashes of the code, of which it has the first 8 digits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import hemaflow
+from hemaflow.flows.cli.main import app
+from hemaflow.infra.store.local import LocalStore
+
+DOCUMENTS = Path(__file__).with_name("store_of_2504ee4.json")
+RUN = "20261128-070039-512-1f90"
+
+
+@pytest.fixture
+def old_store(store: LocalStore) -> LocalStore:
+    """The old store, without the objects."""
+    for location, document in json.loads(DOCUMENTS.read_text()).items():
+        path = Path(store.url) / location
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    return store
+
+
+def test_its_runs_are_listed_and_shown(old_store: LocalStore) -> None:
+    [run] = hemaflow.runs(old_store.url)
+    assert (run.id, run.status, run.metrics.test.accuracy) == (RUN, "completed", 0.125)
+    shown = {}
+    for command in (["runs"], ["show", RUN], ["show"]):
+        result = CliRunner().invoke(app, [*command, "--store", old_store.url])
+        assert result.exit_code == 0, result.output
+        shown[" ".join(command)] = result.output
+    assert f"{RUN}  completed  demo" in shown["runs"]
+    assert "hemaflow    0.1.0 2504ee456fac" in shown[f"show {RUN}"]
+    assert "test      accuracy 0.1250 (0.0833 to 0.1497)" in shown["show"]
+
+
+def test_its_stages_are_computed_again_and_the_reason_is_its_version(old_store: LocalStore) -> None:
+    decisions = hemaflow.plan("sample", recipe="demo", store=old_store.url)
+    assert [decision.state for decision in decisions] == ["run"] * 5
+    for decision in decisions:
+        assert "another version of hemaflow" in decision.reason
+        assert ".py" not in decision.reason
+    assert "train.fine_tuning.epochs 1 → 8" in decisions[2].reason
+    assert decisions[2].reason.endswith(f"(since run {RUN})")
