@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -56,7 +56,7 @@ def retraining(
     delta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.005,
     epsilon: Annotated[float, Field(ge=0.0, le=1.0)] = 0.03,
     store: str = "",
-) -> State[Any]:
+) -> State[None]:
     """Train on what is new, judge the model beside the champion, and promote it only if it is no worse.
 
     Args:
@@ -156,7 +156,7 @@ def judge_challenger(
     return judgement
 
 
-def settle(store: Store, challenger: RunRecord, reason: str, champion: Champion | None) -> State[Any]:
+def settle(store: Store, challenger: RunRecord, reason: str, champion: Champion | None) -> State[None]:
     """Promote a run, and return the state that says so, or that another promotion came first."""
     try:
         promote(store, challenger, reason, champion.tag if champion else "")

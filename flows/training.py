@@ -130,7 +130,7 @@ class PrefectRunner:
                 pool.stop()
 
 
-def store_was_away(_: object, __: object, state: State[Any]) -> bool:
+def store_was_away(_: object, __: object, state: State[object]) -> bool:
     """Return whether a task failed because the store was away: nothing else is worth a retry."""
     return isinstance(state.result(raise_on_failure=False), StoreUnavailable)
 
@@ -147,7 +147,7 @@ OPTIONS: dict[str, Any] = {
 
 
 @task(**OPTIONS)
-def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[Any]:
+def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> State[None]:
     """Make one stage complete: reuse its result, or do its work in the run's worker process."""
     if decision.state == "reuse":
         complete_stage(run, decision, parts)

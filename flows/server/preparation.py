@@ -80,7 +80,7 @@ def _slot(client: SyncPrefectClient) -> None:
 def _crashes() -> Automation:
     """Return the automation that crashes runs which were heard of, and then no more.
 
-    Any event of the run counts, so that one that ended, in whatever state, is never taken for silent.
+    Every event of the run counts, so that one that ended, in whatever state, is never taken for silent.
     """
     return Automation(
         name=_CRASHES,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from hemaflow.infra.errors import ConfigError
 from hemaflow.infra.settings import Settings
 
+AnyTaskRunner: TypeAlias = TaskRunner[Any]
+"""A task runner, whatever its futures are."""
 
-def task_runner(settings: Settings) -> TaskRunner[Any]:
+
+def task_runner(settings: Settings) -> AnyTaskRunner:
     """Return the task runner of HEMAFLOW_TASK_RUNNER.
 
     Raises:
@@ -26,7 +29,7 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
 
             # Without an address: a cluster on this machine, for as long as the run.
             local = {"n_workers": settings.workers, "threads_per_worker": 1}
-            runner: TaskRunner[Any] = DaskTaskRunner(
+            runner: AnyTaskRunner = DaskTaskRunner(
                 address=address, cluster_kwargs=None if address else local
             )
             return runner

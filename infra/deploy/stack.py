@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import psutil
 
@@ -49,6 +49,22 @@ class Service:
     name: str
     url: str
     pid: int | None
+
+
+class _Started(TypedDict):
+    """A server that was started: where it listens, its process, and when that began (seconds since 1970)."""
+
+    url: str
+    pid: int
+    started: float
+
+
+class _Credentials(TypedDict):
+    """The secrets of the S3 server."""
+
+    access_key: str
+    secret_key: str
+    jwt: dict[str, str]
 
 
 class Stack:
@@ -244,24 +260,24 @@ class Stack:
         )
         return BUCKET.encode() in shell.stdout
 
-    def _credentials(self) -> dict[str, Any]:
+    def _credentials(self) -> _Credentials:
         path = self.folder / "credentials.json"
         if not path.is_file():
-            drawn = {
+            drawn: _Credentials = {
                 "access_key": secrets.token_hex(10),
                 "secret_key": secrets.token_hex(20),
                 "jwt": {name: secrets.token_hex(24) for name in _JWT},
             }
             _write_private(path, drawn)
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: _Credentials = json.loads(path.read_text())
         return found
 
-    def _services(self) -> dict[str, dict[str, Any]]:
+    def _services(self) -> dict[str, _Started]:
         path = self.folder / "services.json"
-        found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        found: dict[str, _Started] = json.loads(path.read_text()) if path.is_file() else {}
         return found
 
-    def _record(self, name: str, service: dict[str, Any] | None) -> None:
+    def _record(self, name: str, service: _Started | None) -> None:
         services = {known: value for known, value in self._services().items() if known != name}
         if service:
             services[name] = service
@@ -301,7 +317,7 @@ def _weed() -> str:
     return found
 
 
-def _process(service: dict[str, Any]) -> psutil.Process | None:
+def _process(service: _Started) -> psutil.Process | None:
     """Return the process of a service where it still runs: the id alone could be another's by now."""
     try:
         process = psutil.Process(service["pid"])
@@ -328,7 +344,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _write_private(path: Path, content: dict[str, Any]) -> None:
+def _write_private(path: Path, content: Mapping[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hemaflow.infra.errors import StoreError
 from hemaflow.infra.results.manifest import (
@@ -71,7 +70,7 @@ class Draft:
             raise StoreError(f"Two objects of one {self.stage} result are called {stored.name!r}.")
         return stored
 
-    def commit(self, **facts: Any) -> Manifest:
+    def commit(self, **facts: object) -> Manifest:
         """Complete the result. Where another run completed it first, return that one and drop ours."""
         manifest = Manifest(
             stage=self.stage,

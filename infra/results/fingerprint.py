@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import hemaflow.infra
 from hemaflow.infra.errors import StageError
@@ -124,7 +123,7 @@ def _read(source: str, name: str) -> tuple[dict[str, str], tuple[str, ...], tupl
     return hashes, imported, files, packages
 
 
-def _shape(part: Any) -> Any:
+def _shape(part: object) -> object:
     """Return a syntax tree as nested tuples, the same under every Python: what is empty is left out.
 
     Unparsed text is not: from 3.12 on, f-strings are quoted otherwise. Nor is `ast.dump`: nodes have new

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, Unpack
 
 from botocore import exceptions as botocore_exceptions
 from botocore.response import StreamingBody
@@ -29,7 +29,10 @@ from hemaflow.infra.store.base import Entry, Stat, Store, check_name
 from hemaflow.infra.store.s3_client import again_when_lost, reading_body, s3_client
 from hemaflow.infra.store.s3_errors import ABSENT, error_code, explained, refused
 from hemaflow.infra.store.s3_upload import Uploader
-from hemaflow.infra.store.staging import READS, Altered, Staging
+from hemaflow.infra.store.staging import READS, Altered, Staging, Writer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 READ_BYTES = 1 << 20
 CONFLICT_SECONDS = 30.0
@@ -39,6 +42,28 @@ MARKER = "store.json"
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 Result = TypeVar("Result")
+
+
+class _Address(TypedDict):
+    """Where an object is, in the words of S3."""
+
+    Bucket: str
+    Key: str
+
+
+class _Answer(NamedTuple):
+    """The answer to GET: the body, still to be read, the entity tag, and the SHA-256 sent with the object."""
+
+    body: StreamingBody
+    tag: str
+    sha256: str
+
+
+class _Condition(TypedDict, total=False):
+    """On what a write depends: the object is absent (`IfNoneMatch="*"`), or has this entity tag."""
+
+    IfMatch: str
+    IfNoneMatch: str
 
 
 class S3Store(Store):
@@ -118,7 +143,7 @@ class S3Store(Store):
         """See Store."""
         keys = [self._key(name) for name in names]
         for first in range(0, len(keys), 1000):
-            batch = [{"Key": key} for key in keys[first : first + 1000]]
+            batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[first : first + 1000]]
             with self._explained(""):
                 answer = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
@@ -193,14 +218,13 @@ class S3Store(Store):
     def _key(self, name: str) -> str:
         return self._prefix + check_name(name)
 
-    def _address(self, name: str) -> dict[str, str]:
+    def _address(self, name: str) -> _Address:
         return {"Bucket": self._bucket, "Key": self._key(name)}
 
-    def _put(self, name: str, data: bytes, **conditions: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._client.put_object(
-            **self._address(name), Body=data, Metadata={"sha256": _sha256(data)}, **conditions
+    def _put(self, name: str, data: bytes, **condition: Unpack[_Condition]) -> None:
+        self._client.put_object(
+            **self._address(name), Body=data, Metadata={"sha256": _sha256(data)}, **condition
         )
-        return answer
 
     def _whole(self, name: str) -> tuple[bytes, str] | None:
         """Return an object's bytes, checked, and its entity tag; None where it is absent."""
@@ -220,20 +244,20 @@ class S3Store(Store):
             if answer is None:
                 return None
             with reading_body():
-                return answer["Body"].read(), answer["ETag"], answer["Metadata"].get("sha256", "")
+                return answer.body.read(), answer.tag, answer.sha256
 
         return again_when_lost(read)
 
-    def _fetch(self, name: str, file: Any, start: int) -> None:
+    def _fetch(self, name: str, file: Writer, start: int) -> None:
         """Write an object's bytes from `start` on to a file; go on where a connection breaks."""
         written = start
 
         def read() -> None:
             nonlocal written
-            answer = self._open(name, **({"Range": f"bytes={written}-"} if written else {}))
+            answer = self._open(name, written)
             if answer is None:
                 raise self.missing(name)
-            chunks = answer["Body"].iter_chunks(READ_BYTES)
+            chunks = answer.body.iter_chunks(READ_BYTES)
             while True:
                 with reading_body():
                     chunk = next(chunks, b"")
@@ -243,25 +267,28 @@ class S3Store(Store):
 
         again_when_lost(read, lambda: written)
 
-    def _open(self, name: str, **how: str) -> dict[str, Any] | None:
-        """Return the answer to GET, its body still to be read; None where the object is absent."""
+    def _open(self, name: str, start: int = 0) -> _Answer | None:
+        """Return the answer to GET from that byte on, its body still to be read; None where it is absent."""
         try:
-            answer: dict[str, Any] = self._client.get_object(**self._address(name), **how)
+            if start:
+                answer = self._client.get_object(**self._address(name), Range=f"bytes={start}-")
+            else:
+                answer = self._client.get_object(**self._address(name))
         except botocore_exceptions.ClientError as error:
             if error_code(error) in ABSENT:
                 return None
-            if error_code(error) in ("InvalidRange", "416") and how:
-                return {"Body": StreamingBody(io.BytesIO(), 0)}  # all of it had arrived
+            if error_code(error) in ("InvalidRange", "416") and start:
+                return _Answer(StreamingBody(io.BytesIO(), 0), "", "")  # all of it had arrived
             raise
-        return answer
+        return _Answer(answer["Body"], answer["ETag"], answer["Metadata"].get("sha256", ""))
 
-    def _conditional(self, name: str, data: bytes, **condition: str) -> bool:
+    def _conditional(self, name: str, data: bytes, **condition: Unpack[_Condition]) -> bool:
         """Write under a condition; return whether it held."""
         with self._explained(name):
             self._prove_conditions()
             return self._until_no_conflict(lambda: self._put_if(name, data, **condition))
 
-    def _put_if(self, name: str, data: bytes, **condition: str) -> bool:
+    def _put_if(self, name: str, data: bytes, **condition: Unpack[_Condition]) -> bool:
         try:
             self._put(name, data, **condition)
         except botocore_exceptions.ClientError as error:

@@ -12,12 +12,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 from botocore import exceptions as botocore_exceptions
 from botocore.client import Config
 from urllib3.exceptions import HTTPError
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 7
 """How often a request is made before it has failed; the time in between doubles, up to 20 s."""
@@ -27,12 +31,12 @@ CONNECTIONS = 16
 Result = TypeVar("Result")
 
 
-def s3_client(timeout_seconds: float) -> Any:
+def s3_client(timeout_seconds: float) -> S3Client:
     """Return a client of S3 whose requests may go that long without a byte."""
     # They would name hosts.
     for logger in ("botocore", "boto3", "urllib3"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    client = boto3.session.Session().client(
+    client: S3Client = boto3.session.Session().client(
         "s3",
         config=Config(
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
@@ -45,7 +49,7 @@ def s3_client(timeout_seconds: float) -> Any:
         ),
     )
 
-    def send(request: Any, **_: object) -> Any:
+    def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         """Read small answers (errors, listings) to their end where botocore sees that one broke off.
 
         It would read them later, and then not ask again.

@@ -10,9 +10,13 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, MultipartUploadTypeDef, PartTypeDef
 
 PART_BYTES = 8 << 20
 """Servers keep parts in memory: small ones cost them little."""
@@ -29,7 +33,7 @@ class Uploader:
         bucket: The bucket.
     """
 
-    def __init__(self, client: Any, bucket: str) -> None:
+    def __init__(self, client: S3Client, bucket: str) -> None:
         self._client, self._bucket = client, bucket
 
     def upload(self, key: str, path: Path, metadata: dict[str, str]) -> None:
@@ -45,7 +49,7 @@ class Uploader:
                 "UploadId"
             ]
 
-        def send(number: int) -> dict[str, Any]:
+        def send(number: int) -> CompletedPartTypeDef:
             data = _part(path, (number - 1) * part_bytes, part_bytes)
             tag = sent.get(number)
             if tag != f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"':
@@ -65,9 +69,9 @@ class Uploader:
         dropped = 0
         for upload in self._uploads(prefix):
             if upload["Initiated"].timestamp() < before:
-                where = {"Bucket": self._bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                dropped += sum(part["Size"] for part in self._parts(where))
-                self._client.abort_multipart_upload(**where)
+                key, number = upload["Key"], upload["UploadId"]
+                dropped += sum(part["Size"] for part in self._parts(key, number))
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=number)
         return dropped
 
     def _unfinished(self, key: str) -> tuple[str | None, dict[int, str]]:
@@ -76,18 +80,22 @@ class Uploader:
         if not uploads:
             return None, {}
         newest = max(uploads, key=lambda upload: upload["Initiated"])["UploadId"]
-        parts = self._parts({"Bucket": self._bucket, "Key": key, "UploadId": newest})
+        parts = self._parts(key, newest)
         return newest, {part["PartNumber"]: part["ETag"] for part in parts}
 
-    def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+    def _uploads(self, prefix: str) -> Iterator[MultipartUploadTypeDef]:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self._bucket, Prefix=prefix
         )
         return (upload for page in pages for upload in page.get("Uploads", ()))
 
-    def _parts(self, where: dict[str, str]) -> list[dict[str, Any]]:
+    def _parts(self, key: str, upload: str) -> list[PartTypeDef]:
         try:
-            pages = list(self._client.get_paginator("list_parts").paginate(**where))
+            pages = list(
+                self._client.get_paginator("list_parts").paginate(
+                    Bucket=self._bucket, Key=key, UploadId=upload
+                )
+            )
         except ClientError as error:
             if error.response["Error"]["Code"] == "NoSuchUpload":  # another process completed it
                 return []
