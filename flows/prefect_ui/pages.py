@@ -7,7 +7,7 @@ return.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hemaflow.flows.config.stages import StageName
@@ -16,6 +16,7 @@ from hemaflow.flows.runs.formatting import duration, size
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, rows
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.run_metrics import RunMetrics, SplitMetrics
 from hemaflow.tasks.report.notes import note
 
 SPLITS = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
@@ -90,74 +91,76 @@ def views(asked: str, used: Sequence[str], reason: str) -> str:
     return f"{asked}: {', '.join(used)}" + (f" ({reason})" if reason else "")
 
 
-def metrics(document: Mapping[str, Any], tta: str) -> str:
+def metrics(document: RunMetrics, tta: str) -> str:
     """Return the metrics with their 95 % intervals, and the test split's classes and confusions.
 
     Args:
-        document: Entry → metrics.
+        document: The metrics of a run.
         tta: What is to be said of the views.
     """
-    entries = [entry for entry in SPLITS if document.get(entry, {}).get("num_examples")]
-    learnt = [note(document.get("already_learnt", {}), split) for split in ("val", "test")]
-    notes = "\n\n".join([f"TTA: {tta}", *filter(None, learnt)])
-    page = f"# Metrics, with 95 % intervals\n\n{notes}\n\n" + _metrics_table(document, entries, SPLITS)
-    spoiled = [entry for entry in SPOILED if document.get(entry, {}).get("num_examples")]
+    entries = _measured(document, SPLITS)
+    overlap = [note(document.data_overlap, split) for split in ("val", "test")]
+    notes = "\n\n".join([f"TTA: {tta}", *filter(None, overlap)])
+    page = f"# Metrics, with 95 % intervals\n\n{notes}\n\n" + _metrics_table(entries, SPLITS)
+    spoiled = _measured(document, SPOILED)
     if spoiled:
-        page += "\n\n## Spoiled images\n\n" + _metrics_table(document, spoiled, SPOILED)
-    corrupted = document.get("test_medmnistc" if "test_medmnistc" in spoiled else "val_medmnistc", {})
-    if "corruptions" in corrupted:
+        page += "\n\n## Spoiled images\n\n" + _metrics_table(spoiled, SPOILED)
+    corrupted = spoiled.get("test_medmnistc") or spoiled.get("val_medmnistc")
+    if corrupted and corrupted.corruptions:
         page += "\n\n" + corruptions(corrupted)
-    judged = document.get("test_tta" if "test_tta" in entries else "val_tta", {})
-    if "confusion" in judged:
+    judged = entries.get("test_tta") or entries.get("val_tta")
+    if judged and judged.confusion:
         page += f"\n\n## Confusions ({SPLITS['test_tta']})\n\n" + confusion(judged)
     return page
 
 
-def corruptions(corrupted: Mapping[str, Any]) -> str:
+def corruptions(corrupted: SplitMetrics) -> str:
     """Return the accuracy under each corruption of MedMNIST-C by severity, and its balanced error."""
     rows = [
         [
-            f"**{row['corruption']}**"
-            if row["corruption"] == corrupted["worst_corruption"]
-            else row["corruption"],
-            *(f"{accuracy:.4f}" for accuracy in row["accuracy"]),
-            f"{row['balanced_error']:.4f}",
-            f"{row['balanced_error_to_alexnet']:.2f}",
+            f"**{row.corruption}**" if row.corruption == corrupted.worst_corruption else row.corruption,
+            *(f"{accuracy:.4f}" for accuracy in row.accuracy),
+            f"{row.balanced_error:.4f}",
+            f"{row.balanced_error_to_alexnet:.2f}",
         ]
-        for row in corrupted["corruptions"]
+        for row in corrupted.corruptions
     ]
-    severities = [str(severity) for severity in range(1, len(corrupted["corruptions"][0]["accuracy"]) + 1)]
-    worst = f"{corrupted['worst_corruption']}; worst class: {escaped(corrupted['worst_class'])}"
+    severities = [str(severity) for severity in range(1, len(corrupted.corruptions[0].accuracy) + 1)]
+    worst = f"{corrupted.worst_corruption}; worst class: {escaped(corrupted.worst_class)}"
     listed = table(["accuracy at severity", *severities, "balanced error", "× AlexNet"], rows)
     return f"Worst corruption: {worst}\n\n{listed}"
 
 
-def _metrics_table(document: Mapping[str, Any], entries: Sequence[str], names: Mapping[str, str]) -> str:
+def _measured(document: RunMetrics, names: Iterable[str]) -> dict[str, SplitMetrics]:
+    """Return the entries of those names that were measured on at least one image."""
+    found = {name: document.entry(name) for name in names}
+    return {name: entry for name, entry in found.items() if entry and entry.num_examples}
+
+
+def _metrics_table(entries: Mapping[str, SplitMetrics], names: Mapping[str, str]) -> str:
     """Return a row for each metric that any of the entries has, with its interval where there is one."""
 
-    def cell(entry: Mapping[str, Any], name: str) -> str:
-        if name not in entry:
+    def cell(entry: SplitMetrics, name: str) -> str:
+        value = getattr(entry, name)
+        interval = entry.intervals.get(name)
+        if value is None:
             return ""
-        interval = entry["intervals"].get(name)
-        return f"{entry[name]:.4f}" + (" ({:.4f} to {:.4f})".format(*interval) if interval else "")
+        return f"{value:.4f}" + (" ({:.4f} to {:.4f})".format(*interval) if interval else "")
 
-    rows = [
-        [label, *(cell(document[entry], name) for entry in entries)]
-        for name, label in METRICS.items()
-        if any(name in document[entry] for entry in entries)
-    ]
-    rows.append(["images", *(str(document[entry]["num_examples"]) for entry in entries)])
-    return table(["", *(names[entry] for entry in entries)], rows)
+    rows = [[label, *(cell(entry, name) for entry in entries.values())] for name, label in METRICS.items()]
+    rows = [row for row in rows if any(row[1:])]
+    rows.append(["images", *(str(entry.num_examples) for entry in entries.values())])
+    return table(["", *(names[name] for name in entries)], rows)
 
 
-def confusion(judged: Mapping[str, Any]) -> str:
-    """Return a confusion matrix with each class's recall: rows are the truth, columns what was said."""
-    names = [row["class"] for row in judged["per_class"]]
+def confusion(judged: SplitMetrics) -> str:
+    """Return a confusion matrix with each class's recall: rows are the truth, columns what was predicted."""
+    names = [row.name for row in judged.per_class]
     rows = [
         [
             name,
-            f"{judged['per_class'][k]['recall']:.4f}",
-            *(f"**{n}**" if k == column else str(n or "") for column, n in enumerate(judged["confusion"][k])),
+            f"{judged.per_class[k].recall:.4f}",
+            *(f"**{n}**" if k == column else str(n or "") for column, n in enumerate(judged.confusion[k])),
         ]
         for k, name in enumerate(names)
     ]

@@ -29,9 +29,7 @@ def task_runner(settings: Settings) -> AnyTaskRunner:
 
             # Without an address: a cluster on this machine, for as long as the run.
             local = {"n_workers": settings.workers, "threads_per_worker": 1}
-            runner: AnyTaskRunner = DaskTaskRunner(
-                address=address, cluster_kwargs=None if address else local
-            )
+            runner: AnyTaskRunner = DaskTaskRunner(address=address, cluster_kwargs=None if address else local)
             return runner
         from prefect_ray import RayTaskRunner
 

@@ -8,7 +8,7 @@ All accuracies, recalls and errors are shares in 0..1; intervals are 95 % bootst
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 
 class _Model(BaseModel):
@@ -166,7 +166,9 @@ class RunMetrics(_Model):
     """Test split under MedMNIST-C."""
     tta: ViewChoice | None = None
     """How the views were chosen."""
-    data_overlap: dict[str, int | None] = Field(default_factory=dict)
+    data_overlap: dict[str, int | None] = Field(
+        default_factory=dict, validation_alias=AliasChoices("data_overlap", "already_learnt")
+    )
     """Split → images that the models this one builds on were trained on; None where it cannot be known."""
 
     def entry(self, name: str) -> SplitMetrics | None:

@@ -10,6 +10,7 @@ from helpers.results import engine, run
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.run_metrics import RunMetrics
 from hemaflow.tasks.review.judge import JudgeConfig, decide
 
 HOSTILE = "a|b<img src=x>"
@@ -19,6 +20,11 @@ def cells(page: str, first: str) -> list[str]:
     """Return the cells of the row that begins so."""
     [line] = [line for line in page.splitlines() if line.startswith(f"| {first} |")]
     return [cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")]
+
+
+def metrics_page(document: dict[str, Any]) -> str:
+    """Return the page of the metrics of a run."""
+    return pages.metrics(RunMetrics.model_validate(document), "flips")
 
 
 def manifest(**facts: Any) -> Manifest:
@@ -62,10 +68,12 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
         "accuracy": 0.9,
         "intervals": {"accuracy": [0.8, 0.95]},
         "num_examples": 10,
-        "per_class": [{"class": "a", "recall": 0.5}, {"class": "b", "recall": 1.0}],
+        "per_class": [
+            {"class": name, "support": 2, "recall": recall} for name, recall in (("a", 0.5), ("b", 1.0))
+        ],
         "confusion": [[1, 1], [0, 8]],
     }
-    page = pages.metrics({"val": {"num_examples": 0}, "test": entry, "test_tta": entry}, "flips")
+    page = metrics_page({"val": {"num_examples": 0}, "test": entry, "test_tta": entry})
     assert cells(page, "accuracy")[1:] == ["0.9000 (0.8000 to 0.9500)"] * 2
     assert cells(page, "a")[1:] == ["0.5000", "**1**", "1"]
     assert cells(page, "b")[1:] == ["1.0000", "", "**8**"]
@@ -74,7 +82,7 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
 def test_images_that_were_learnt_from_are_said_to_be() -> None:
     test = {"num_examples": 2, "accuracy": 0.5, "intervals": {"accuracy": [0.1, 0.9]}}
     document = {"test": test, "already_learnt": {"val": 0, "test": 2}}
-    assert "learnt from 2 of the images of test" in pages.metrics(document, "flips")
+    assert "learnt from 2 of the images of test" in metrics_page(document)
 
 
 def test_views_that_are_not_those_asked_for_say_why() -> None:
@@ -94,6 +102,7 @@ def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
             {
                 "corruption": name,
                 "accuracy": [0.9, 0.8],
+                "balanced_accuracy": [0.9, 0.8],
                 "balanced_error": error,
                 "balanced_error_to_alexnet": 2,
             }
@@ -108,7 +117,7 @@ def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
         "test_medmnistc": corrupted,
         "val_heavy": {"num_examples": 0},
     }
-    page = pages.metrics(document, "flips")
+    page = metrics_page(document)
     spoiled = page.partition("## Spoiled images")[2]
     assert cells(spoiled, "accuracy")[1:] == ["0.5000 (0.4000 to 0.6000)", "0.7000 (0.6000 to 0.8000)"]
     assert cells(spoiled, "balanced accuracy")[1:] == ["", "0.6500"]
@@ -116,7 +125,7 @@ def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
     assert cells(spoiled, "**pixelate**")[3] == "0.2500"
     assert "Worst corruption: pixelate" in spoiled
     assert "<img" not in page
-    assert "Spoiled" not in pages.metrics({"test": clean}, "flips")
+    assert "Spoiled" not in metrics_page({"test": clean})
 
 
 @pytest.mark.parametrize(("better", "said"), [(True, "is promoted"), (False, "is not promoted")])
