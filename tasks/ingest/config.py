@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from hemaflow.infra.settings import current_settings
+from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.stage import StageConfig
 from hemaflow.tasks.ingest.reference_set import (
     absolute,
@@ -82,14 +83,14 @@ class IngestConfig(StageConfig):
             )
         return self
 
-    def resolved(self) -> IngestConfig:
+    def resolved(self, store: Store) -> IngestConfig:
         """Return the config with the digest of its reference. Raises DataError where there is none."""
         if not self.reference:
             return self
         sha256 = reference_sha256(self.reference, current_settings())
         return self.model_copy(update={"reference": absolute(self.reference), "reference_sha256": sha256})
 
-    def key_document(self) -> dict[str, Any]:
+    def key_document(self) -> dict[str, object]:
         """Return what enters the key: of a reference its content, not where it lies."""
         document = super().key_document()
         if not result_key(self.reference):
