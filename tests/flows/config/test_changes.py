@@ -33,7 +33,6 @@ def test_changes_are_json_or_text() -> None:
         ("augment.copies=many", "valid integer"),
         ("augment.copies=-1", "augment.copies=-1"),
         ("evaluate.tta=fliqs", "Did you mean 'flips'"),
-        ('augment.layers=[{"name":"GridMusk"}]', "Did you mean 'GridMask'"),
         ("train.backbone=efficientnetv2b0", "Did you mean 'efficientnetv2-b0'"),
         ("policy=fliqs", "Did you mean 'flips'"),
         ("ingest.image_size_pixels=12", "--set train.input_size_pixels=16"),
@@ -43,6 +42,11 @@ def test_changes_are_json_or_text() -> None:
 def test_a_wrong_change_names_what_is_right(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         change(PipelineConfig(), [text])
+
+
+def test_a_wrong_layer_is_answered_with_the_right_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'GridMask'"):
+        change(PipelineConfig(), ["augment.copies=1", 'augment.layers=[{"name":"GridMusk"}]'])
 
 
 def test_a_policy_replaces_the_layers_and_nothing_else() -> None:
@@ -81,6 +85,10 @@ def test_every_policy_is_a_config(name: str) -> None:
         ),
         (["train.head_units=[]", "train.dropout=0.5"], "train.dropout .*head_units that are not empty"),
         (['train.ensemble_of=["run:a","run:b"]', "train.seed=1"], "train.seed .*an empty ensemble_of"),
+        (['augment.layers=[{"name":"Grayscale"}]'], "augment.layers .*copies above 0"),
+        (["evaluate.tta_max_views=3"], "evaluate.tta_max_views .*tta=search"),
+        (["evaluate.robustness=none", "evaluate.robustness_images=9"], "robustness_images .*heavy or full"),
+        (["ingest.num_folds=3", "ingest.test_share=0.2"], "ingest.test_share .*num_folds=0"),
         (["train.average_epochs=1"], "0, or 2 or more"),
     ],
 )
