@@ -106,7 +106,8 @@ def timed_training(
     """
     phase = config.fine_tuning.model_copy(update={"epochs": epochs})
     draft = TimedDraft(parents.store, tag)
-    manifest = train.run(parents, config.model_copy(update={"fine_tuning": phase}), draft)
+    changed = config.model_copy(update={"fine_tuning": phase}).resolved(parents.store)
+    manifest = train.run(parents, changed, draft)
     times = {"seconds": time.perf_counter() - draft.began}
     taken = np.diff([draft.began, *draft.epoch_ends])
     if len(taken) > 1:

@@ -23,10 +23,10 @@ from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.train.config import FineTuningConfig, TrainConfig
+from hemaflow.tasks.train.config import FineTuningConfig, ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
-CONFIG = TrainConfig(head_units=(128,), fine_tuning=FineTuningConfig(epochs=1))
+CONFIG = ResolvedTrainConfig(head_units=(128,), fine_tuning=FineTuningConfig(epochs=1))
 
 
 def parents_of(store: Store, ingest: Manifest) -> Parents:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,17 +13,21 @@ from hemaflow.flows.config.fields import similar_fields
 from hemaflow.flows.config.policies import with_policy
 from hemaflow.flows.config.stages import PipelineConfig
 from hemaflow.infra.errors import ConfigError, nearest
+from hemaflow.tasks.core.stage import StageConfig
 
 
 def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
     """Return the config with every change applied in order; values are JSON, or else plain text.
 
-    `policy=NAME` is the layers of an augmentation policy (`flows/config/policies.py`), all at once.
+    `policy=NAME` is the layers of an augmentation policy (`flows/config/policies.py`), all at once. Fields of
+    the config that no longer have an effect after the changes get their defaults.
 
     Raises:
-        ConfigError: A change names no field or policy, or gives a value that the field refuses.
+        ConfigError: A change names no field or policy, gives a value that the field refuses, or sets a field
+            that has no effect.
     """
     document = config.model_dump(mode="json")
+    changed: dict[str, str] = {}
     for text in changes:
         path, separator, value = text.partition("=")
         parts = path.strip().split(".")
@@ -37,7 +42,51 @@ def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
                 remedy=_meant(parts),
             )
         _assign(document, parts, _parse(value), text)
-    return build(document)
+        changed[".".join(parts)] = text
+    groups = [path for path in changed if isinstance(_value(document, path), dict)]
+    built = build(reset_without_effect(document, keep=groups))
+    conditions = _without_effect(document)
+    for path in changed.keys() & conditions.keys():
+        raise ConfigError(
+            f"{path} has no effect here: it has one only with {conditions[path]}.",
+            received=f"--set {changed[path]}",
+            where=path,
+            remedy=f"Leave {path} out, or change that too: hemaflow fields {path.partition('.')[0]}",
+        )
+    return built
+
+
+def reset_without_effect(document: Mapping[str, Any], keep: Collection[str] = ()) -> dict[str, Any]:
+    """Return the document of a config in which every field without an effect has its default.
+
+    Args:
+        document: Stage → its fields; what is missing is left out.
+        keep: Groups of fields, such as `train.transfer`, that are left as they are.
+    """
+    reset = deepcopy(dict(document))
+    for path in _without_effect(reset):
+        *groups, name = path.split(".")
+        if ".".join(groups) not in keep:
+            del _value(reset, ".".join(groups))[name]
+    return reset
+
+
+def _without_effect(
+    document: Mapping[str, Any], model: type[BaseModel] = PipelineConfig, prefix: str = ""
+) -> dict[str, str]:
+    """Return each field of a document that has no effect, with the condition that gives it one."""
+    found: dict[str, str] = {}
+    defaults = {
+        name: info.get_default(call_default_factory=True) for name, info in model.model_fields.items()
+    }
+    if issubclass(model, StageConfig):
+        conditions = model.without_effect({**defaults, **document})
+        found = {f"{prefix}{name}": words for name, words in conditions.items() if name in document}
+    for name, value in document.items():
+        group = defaults.get(name)
+        if isinstance(value, dict) and isinstance(group, BaseModel) and f"{prefix}{name}" not in found:
+            found |= _without_effect(value, type(group), f"{prefix}{name}.")
+    return found
 
 
 def build(document: dict[str, Any]) -> PipelineConfig:
@@ -73,6 +122,14 @@ def _assign(document: dict[str, Any], parts: Sequence[str], value: Any, text: st
             target[part] = value
         else:
             target = target[part]
+
+
+def _value(document: Mapping[str, Any], path: str) -> Any:
+    """Return what lies at a path that exists."""
+    value: Any = document
+    for part in path.split(".") if path else ():
+        value = value[part]
+    return value
 
 
 def _meant(parts: Sequence[str]) -> str:

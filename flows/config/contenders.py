@@ -32,7 +32,9 @@ class Contender:
         """Return the ensemble of the models of its runs, as a contender of its own."""
         first = self.requests[0]
         members = json.dumps([f"run:{run}" for run in runs])
-        request = first.model_copy(update={"changes": (*first.changes, f"train.ensemble_of={members}")})
+        # No other field of train has an effect in an ensemble.
+        kept = (text for text in first.changes if not text.strip().startswith("train."))
+        request = first.model_copy(update={"changes": (*kept, f"train.ensemble_of={members}")})
         return Contender(f"{self.name}, ensemble of {len(runs)}", (request,))
 
 
@@ -165,7 +167,7 @@ def _as_many_steps(plain: PipelineConfig, changed: PipelineConfig) -> list[str]:
         "transfer": changed.train.transfer.epochs,
         "fine_tuning": changed.train.fine_tuning.epochs,
     }
-    return [
-        *(f"train.{phase}.epochs={max(1, round(ratio * n))}" for phase, n in epochs.items() if n),
-        f"train.warmup_epochs={ratio * changed.train.warmup_epochs:.6g}",
-    ]
+    more = [f"train.{phase}.epochs={max(1, round(ratio * n))}" for phase, n in epochs.items() if n]
+    if changed.train.schedule == "cosine":
+        more.append(f"train.warmup_epochs={ratio * changed.train.warmup_epochs:.6g}")
+    return more

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hemaflow.flows.config.stages import PipelineConfig
+from hemaflow.tasks.core.stage import OnlyWith
 
 
 class Field(NamedTuple):
@@ -21,7 +22,8 @@ class Field(NamedTuple):
     Attributes:
         path: How `--set` names it, such as `train.batch_size`.
         type: Its type, with the choices of one that has some.
-        range: The values it may have, such as `0 to 1`; "" where any value of the type is allowed.
+        range: The values it may have, such as `at least 0, at most 1`, and the condition under which it
+            has an effect; "" where any value of the type is allowed.
         default: Its default, as `--set` takes it.
         meaning: What it means.
     """
@@ -87,8 +89,8 @@ def _type(kind: object) -> str:
 
 
 def _range(info: FieldInfo) -> str:
-    """Return the bounds of a number: `0 to 1`, `at least 1`, `above 0`."""
-    low = high = ""
+    """Return the bounds of a number, and when the field has an effect: `at least 0, only with loss=focal`."""
+    low = high = condition = ""
     for bound in info.metadata:
         match bound:
             case annotated_types.Ge(ge=value):
@@ -101,7 +103,9 @@ def _range(info: FieldInfo) -> str:
                 high = f"below {value}"
             case annotated_types.Interval(ge=value, le=other) if value is not None and other is not None:
                 low, high = f"at least {value}", f"at most {other}"
-    return ", ".join(filter(None, (low, high)))
+            case OnlyWith():
+                condition = f"only with {bound}"
+    return ", ".join(filter(None, (low, high, condition)))
 
 
 def _json(value: object) -> object:

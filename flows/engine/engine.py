@@ -143,7 +143,7 @@ class Engine:
             )
         self.config = with_models_found(config, store) if "train" in self.stages else config
         self._configs: dict[StageName, StageConfig] = {
-            stage: getattr(self.config, stage).resolved() for stage in self.stages
+            stage: getattr(self.config, stage).resolved(store) for stage in self.stages
         }
         if "ingest" in self.pins.manifests:
             self.source_sha256 = self.pins.manifests["ingest"].inputs.parents.get("source", "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hemaflow.flows.config.changes import build, change
+from hemaflow.flows.config.changes import change
 from hemaflow.flows.config.recipes import recipe_named
+from hemaflow.flows.config.recorded import recorded_config
 from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Engine, Pins
@@ -58,7 +59,7 @@ def _pins(request: RunRequest, store: Store, record: RunRecord) -> Pins:
 
 def _with_its_models(config: PipelineConfig, earlier: RunRecord) -> PipelineConfig:
     """Return a config with the models that an earlier run found, where it names them as that run did."""
-    found = build(earlier.config)
+    found = recorded_config(earlier.config)
     if earlier.recipe == CUSTOM:
         return as_found(config, found, found)
     return as_found(config, change(recipe_named(earlier.recipe).config, earlier.changes), found)

@@ -53,9 +53,11 @@ def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
         yield OTHER_VERSION
     else:
         yield from _code_changes(old.code, new.code)
-    for field, (before, now) in config_changes(old.config, new.config):
-        if not (other_version and None in (before, now)):
-            yield f"{new.stage}.{field} {_short(before)} → {_short(now)}"
+    changes = dict(config_changes(old.config, new.config))
+    # A field that only one key has: of another version, or it has an effect by the change of another field.
+    of_both = {field: values for field, values in changes.items() if None not in values}
+    for field, (before, now) in (of_both if other_version or of_both else changes).items():
+        yield f"{new.stage}.{field} {_short(before)} → {_short(now)}"
     for parent in sorted(old.parents.keys() | new.parents.keys()):
         if old.parents.get(parent) != new.parents.get(parent):
             yield "the data changed" if parent == "source" else f"the result of {parent} changed"

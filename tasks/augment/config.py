@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from hemaflow.tasks.core.stage import StageConfig
+from hemaflow.tasks.core.stage import OnlyWith, StageConfig
 from hemaflow.tasks.layers.keras_cv_table import LayerConfig
+
+COPIED = OnlyWith("copies", words="copies above 0")
 
 
 class AugmentConfig(StageConfig):
     """How the training split is multiplied."""
 
-    layers: tuple[LayerConfig, ...] = ()
+    layers: Annotated[tuple[LayerConfig, ...], COPIED] = ()
     """Layers of keras-cv, applied one after another to each copy."""
     copies: int = Field(default=0, ge=0)
     """Augmented copies of each image."""
@@ -23,7 +25,7 @@ class AugmentConfig(StageConfig):
     """Seed of all that is drawn."""
     shard_bytes: int = Field(default=32 << 20, ge=1 << 10)
     """Bytes that a shard holds at most; a worker's memory grows with it."""
-    batch_size: int = Field(default=64, ge=2)
+    batch_size: Annotated[int, Field(ge=2), COPIED] = 64
     """Images augmented at once: CutMix, MixUp and their like mix within a batch."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from hemaflow.infra.errors import StoreError
 from hemaflow.infra.results.draft import Draft
@@ -100,9 +100,11 @@ class TrainFacts(Facts):
     """Validation accuracy of the weights that were kept; None without validation images."""
     averaged_epochs: int = 0
     """Number of epochs whose weights were averaged; 0 where none were."""
-    trained_on: list[str]
+    trained_on: list[str] = Field(validation_alias=AliasChoices("trained_on", "learnt_from"))
     """Digests of the ingest results whose training images shaped the weights, this one's first."""
-    data_overlap: dict[str, int | None]
+    data_overlap: dict[str, int | None] = Field(
+        validation_alias=AliasChoices("data_overlap", "already_learnt")
+    )
     """Split → images that the models this one builds on were trained on; None where it cannot be known."""
 
 

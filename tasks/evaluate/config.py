@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from hemaflow.tasks.core.stage import StageConfig
+from hemaflow.tasks.core.stage import OnlyWith, StageConfig
 from hemaflow.tasks.evaluate.view_search import IDENTITY
 from hemaflow.tasks.inference.views import parse_views
 
 SEARCH = "search"
+SEARCHED = OnlyWith("tta", (SEARCH,))
+SPOILED = OnlyWith("robustness", ("heavy", "full"))
 
 
 class EvaluateConfig(StageConfig):
@@ -20,10 +22,10 @@ class EvaluateConfig(StageConfig):
     tta: str = "flips"
     """A preset of views (none, flips, dihedral, seed, wide), views divided by commas, or search: those that
     help on val. Views that cost accuracy on val are not used, whoever chose them."""
-    tta_candidates: str = "wide"
+    tta_candidates: Annotated[str, SEARCHED] = "wide"
     """What search may choose from: a preset, or views divided by commas. Each is one more pass over val, and
     over its heavy mix."""
-    tta_max_views: PositiveInt = 8
+    tta_max_views: Annotated[PositiveInt, SEARCHED] = 8
     """The most that search may choose: as many as dihedral has. A submission takes as many times as long as
     there are views."""
     batch_size: PositiveInt = 256
@@ -40,9 +42,9 @@ class EvaluateConfig(StageConfig):
     robustness: Literal["none", "heavy", "full"] = "full"
     """What is measured of spoiled images: nothing, the heavy mix, or that and the corruptions of MedMNIST-C.
     `full` takes 56 more passes over each split, and one more for each view."""
-    robustness_images: NonNegativeInt = 0
+    robustness_images: Annotated[NonNegativeInt, SPOILED] = 0
     """How many images of each split are spoiled, drawn by the seed; 0 for all."""
-    robustness_seed: NonNegativeInt = 0
+    robustness_seed: Annotated[NonNegativeInt, SPOILED] = 0
     """Of that draw, of the heavy mix and of the corruptions."""
 
     @field_validator("tta")

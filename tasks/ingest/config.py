@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from hemaflow.infra.settings import current_settings
-from hemaflow.tasks.core.stage import StageConfig
+from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.stage import OnlyWith, StageConfig
 from hemaflow.tasks.ingest.reference_set import (
     absolute,
     check_reference,
@@ -28,7 +29,9 @@ class IngestConfig(StageConfig):
     """What is done with an image that is not square: keep its middle, add black, or distort it."""
     val_share: Share = 0.15
     """Share of val, where the source has no split."""
-    test_share: Share = 0.15
+    test_share: Annotated[
+        Share, OnlyWith("num_folds", (0,)), OnlyWith("reference", words="no reference", values=("",))
+    ] = 0.15
     """Share of test, where the source has no split and there are neither reference nor folds."""
     num_folds: Annotated[int, Field(ge=0, le=20)] = 0
     """Of a cross-validation: the pictures are divided into so many folds of equal shares; 0 for none."""
@@ -82,14 +85,14 @@ class IngestConfig(StageConfig):
             )
         return self
 
-    def resolved(self) -> IngestConfig:
+    def resolved(self, store: Store) -> IngestConfig:
         """Return the config with the digest of its reference. Raises DataError where there is none."""
         if not self.reference:
             return self
         sha256 = reference_sha256(self.reference, current_settings())
         return self.model_copy(update={"reference": absolute(self.reference), "reference_sha256": sha256})
 
-    def key_document(self) -> dict[str, Any]:
+    def key_document(self) -> dict[str, object]:
         """Return what enters the key: of a reference its content, not where it lies."""
         document = super().key_document()
         if not result_key(self.reference):

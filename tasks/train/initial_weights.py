@@ -20,7 +20,7 @@ from hemaflow.infra.store.base import Store
 from hemaflow.tasks.model.network import HEAD, build_network, load_backbone_weights
 
 if TYPE_CHECKING:
-    from hemaflow.tasks.train.config import TrainConfig
+    from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.core.result_names import result_key
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def stored_model(store: Store, name: str, sha256: str) -> Any:
 
 
 def starting_network(
-    store: Store, config: TrainConfig, input_pixels: int, classes: Sequence[str]
+    store: Store, config: ResolvedTrainConfig, input_pixels: int, classes: Sequence[str]
 ) -> tuple[Any, Any]:
     """Return (backbone, head) as keras.Models, filled with the initial weights.
 

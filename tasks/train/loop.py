@@ -30,7 +30,7 @@ from hemaflow.tasks.train.weight_average import WeightAverage
 if TYPE_CHECKING:
     from hemaflow.infra.results.draft import Draft
     from hemaflow.tasks.core.stage import Parents
-    from hemaflow.tasks.train.config import FineTuningConfig, TrainConfig, TransferConfig
+    from hemaflow.tasks.train.config import FineTuningConfig, ResolvedTrainConfig, TransferConfig
 
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Fitting:
         optimizer_steps: Optimizer steps that led to the present weights, those before a cut included.
     """
 
-    def __init__(self, parents: Parents, config: TrainConfig, draft: Draft) -> None:
+    def __init__(self, parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> None:
         ingest, augment = parents["ingest"], parents["augment"]
         self.config, self.draft = config, draft
         self.image_pixels = int(ingest.facts["image_size_pixels"])

@@ -27,7 +27,7 @@ from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.model.ensembles import ENSEMBLE
 from hemaflow.tasks.model.saving import save_model
-from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.data_overlap import already_learnt, learnt_from
 from hemaflow.tasks.train.ensemble import load_ensemble, validate
 from hemaflow.tasks.train.loop import Fitting
@@ -35,7 +35,7 @@ from hemaflow.tasks.train.loop import Fitting
 log = logging.getLogger(__name__)
 
 
-def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
+def run(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest:
     """Train, from a kept checkpoint where there is one, and write the model and its history.
 
     Raises:
@@ -66,7 +66,7 @@ def run(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
     )
 
 
-def _average(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
+def _average(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest:
     """Write the ensemble of the config, as a model that took no training."""
     ingest = parents["ingest"]
     model = load_ensemble(parents.store, config.ensemble_of, config.ensemble_sha256, ingest)
@@ -87,7 +87,7 @@ def _average(parents: Parents, config: TrainConfig, draft: Draft) -> Manifest:
 
 def _commit(
     parents: Parents,
-    config: TrainConfig,
+    config: ResolvedTrainConfig,
     draft: Draft,
     model: Any,
     history: list[dict[str, Any]],
@@ -114,7 +114,7 @@ def _commit(
     )
 
 
-def _other_models(store: Store, config: TrainConfig) -> list[Manifest]:
+def _other_models(store: Store, config: ResolvedTrainConfig) -> list[Manifest]:
     """Return the results of train that the config begins from, or averages."""
     names = config.ensemble_of or (config.initial_weights,)
     found = (load_manifest(store, "train", key) for key in map(result_key, names) if key)

@@ -15,6 +15,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.facts import TrainFacts
 
 Call = Callable[..., tuple[int, str, str]]
 """The command in this process: arguments → exit code, stdout, stderr."""
@@ -26,6 +27,20 @@ NAMES: Mapping[str, Sequence[str]] = {
     "evaluate": ("metrics.json", "report.html"),
     "submit": ("submission.zip", "proof.json"),
 }
+
+TRAIN_FACTS: Mapping[str, Any] = TrainFacts(
+    epochs=1,
+    num_parameters=1,
+    image_size_pixels=32,
+    classes=["blue", "green"],
+    backbone="cnn",
+    optimizer_steps=1,
+    best_epoch=1,
+    best_val_accuracy=None,
+    trained_on=[],
+    data_overlap={},
+).model_dump(mode="json")
+"""The facts of every result of train, but for those that a test gives."""
 
 
 def engine(store: Store, config: Mapping[str, Any] | None = None, **arguments: Any) -> Engine:
@@ -39,7 +54,7 @@ def make(
     for name in names or NAMES[stage]:
         made = json.dumps(METRICS).encode() if name == "metrics.json" else f"{stage} {name}".encode()
         draft.put(name, made + (b"" if name == "metrics.json" else content))
-    return draft.commit(stage=stage, **facts)
+    return draft.commit(**({**TRAIN_FACTS, **facts} if stage == "train" else {"stage": stage, **facts}))
 
 
 class Silent:

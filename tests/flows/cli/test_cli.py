@@ -228,7 +228,8 @@ def test_a_shortened_field_is_answered_with_the_right_one(
 def test_fields_layers_and_views_are_listed(hemaflow: Command) -> None:
     fields = {row["path"]: row for row in json.loads(hemaflow("fields", "--json")[1])}
     assert fields["train.optimizer"]["type"] == "adamw | adam | lion | sgd"
-    assert fields["train.dropout"]["range"] == "at least 0.0, at most 1.0"
+    assert fields["train.label_smoothing"]["range"] == "at least 0.0, at most 1.0"
+    assert fields["train.focal_gamma"]["range"] == "at least 0, only with loss=focal"
     assert fields["train.fine_tuning.epochs"]["default"] == 8
     assert [row for row in fields.values() if not row["meaning"]] == []
     assert json.loads(hemaflow("fields", "submit", "--json")[1])[0]["path"].startswith("submit.")

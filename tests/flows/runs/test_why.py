@@ -38,6 +38,13 @@ def test_every_kind_of_cause_is_named() -> None:
     ]
 
 
+def test_a_field_that_only_one_key_has_is_no_cause_beside_one_that_changed() -> None:
+    cosine = inputs(config={"schedule": "cosine", "warmup_epochs": 1.0})
+    plateau = inputs(config={"schedule": "plateau", "plateau_patience": 3})
+    assert list(causes(cosine, plateau)) == ["train.schedule cosine → plateau"]
+    assert list(causes(inputs(config={}), inputs(config={"a": 1}))) == ["train.a None → 1"]
+
+
 def test_the_nearest_complete_result_is_compared_with() -> None:
     far = complete(inputs(config={"epochs": 1, "fine_tuning": {"epochs": 1}}))
     near = complete(inputs(config={"epochs": 11, "fine_tuning": {"epochs": 3}}))

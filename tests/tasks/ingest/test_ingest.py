@@ -258,7 +258,7 @@ def by_kind(store: LocalStore, manifest: Manifest) -> dict[str, set[str]]:
 
 
 def referred(store: LocalStore, data: Path, reference: str, **config: Any) -> Manifest:
-    resolved = IngestConfig(reference=reference, **config).resolved()
+    resolved = IngestConfig(reference=reference, **config).resolved(store)
     key = inputs("ingest", data=str(data), **resolved.key_document())
     return run(Parents(store, {}, str(data)), resolved, Draft(store, key))
 
@@ -379,14 +379,16 @@ def test_a_result_of_ingest_is_a_reference(store: LocalStore, tmp_path: Path) ->
     assert {p for _, p in pixels_of(store, smaller, "test")} == {fit(i, 16, "crop").tobytes() for i in images}
 
 
-def test_the_content_of_a_reference_enters_the_key_and_its_path_does_not(tmp_path: Path) -> None:
+def test_the_content_of_a_reference_enters_the_key_and_its_path_does_not(
+    tmp_path: Path, store: LocalStore
+) -> None:
     one, other = (coloured(tmp_path / name / "cells", "00", "01") for name in ("one", "other"))
-    same = IngestConfig(reference=str(one)).resolved().key_document()
-    assert IngestConfig(reference=str(other)).resolved().key_document() == same
+    same = IngestConfig(reference=str(one)).resolved(store).key_document()
+    assert IngestConfig(reference=str(other)).resolved(store).key_document() == same
     assert str(tmp_path) not in json.dumps(same)
     coloured(other, "02")
-    assert IngestConfig(reference=str(other)).resolved().key_document() != same
-    assert IngestConfig().resolved().key_document()["reference_sha256"] == ""
+    assert IngestConfig(reference=str(other)).resolved(store).key_document() != same
+    assert IngestConfig().resolved(store).key_document()["reference_sha256"] == ""
 
 
 @pytest.mark.parametrize("reference", ["ingest:", "ingest:0123", "ingest:" + "x" * 64])
@@ -397,7 +399,7 @@ def test_half_a_key_is_no_reference(reference: str) -> None:
 
 def test_a_reference_that_is_not_there_is_a_mistake(store: LocalStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"reference set cannot be used(.|\n)*ingest.reference=no/such"):
-        IngestConfig(reference="no/such").resolved()
+        IngestConfig(reference="no/such").resolved(store)
     with pytest.raises(DataError, match="There is no such reference set in this store"):
         referred(store, coloured(tmp_path / "data", "00", "01"), f"ingest:{'0' * 64}")
 

@@ -136,11 +136,12 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.results.manifest import KeyInputs
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.train.stage import TrainConfig, run
+from hemaflow.tasks.train.config import ResolvedTrainConfig
+from hemaflow.tasks.train.stage import run
 root, manifests, epochs = sys.argv[1:]
 store = LocalStore(Path(root))
 inputs = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})
-config = TrainConfig(
+config = ResolvedTrainConfig(
     batch_size=16, head_units=(16,), fine_tuning={"epochs": int(epochs), "learning_rate": 0.003},
     online=({"name": "RandomRotation", "factors": {"factor": 0.1}, "probability": 0.5},),
 )

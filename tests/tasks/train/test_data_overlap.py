@@ -12,7 +12,7 @@ from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.report.notes import note
-from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.data_overlap import already_learnt
 from hemaflow.tasks.train.stage import run
 
@@ -29,7 +29,8 @@ def train(store: LocalStore, ingest: Manifest, **changes: Any) -> Manifest:
     augment = Draft(store, inputs("augment"))
     put_shards(augment, "train", 24)
     shards = augment.commit(num_examples=24)
-    config = TrainConfig.model_validate({"head_units": (8,), "fine_tuning": {"epochs": 0}} | changes)
+    untrained = {} if "ensemble_of" in changes else {"head_units": (8,), "fine_tuning": {"epochs": 0}}
+    config = ResolvedTrainConfig.model_validate(untrained | changes)
     parents = Parents(store, {"ingest": ingest, "augment": shards})
     document = config.model_dump(mode="json") | {"data": ingest.digest}
     return run(parents, config, Draft(store, inputs("train", config=document)))

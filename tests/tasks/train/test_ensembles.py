@@ -17,7 +17,7 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.evaluate.grad_cam import grad_cam
 from hemaflow.tasks.model.ensembles import average
 from hemaflow.tasks.submit.package import model_code, pack, run_submission
-from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,8 @@ UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 
 def train(store: LocalStore, **changes: Any) -> Manifest:
-    config = TrainConfig.model_validate(UNTRAINED | changes)
+    others = {} if "ensemble_of" in changes else UNTRAINED
+    config = ResolvedTrainConfig.model_validate(others | changes)
     return run(parents(store), config, Draft(store, inputs("train", config=config.model_dump(mode="json"))))
 
 
@@ -120,12 +121,12 @@ def test_members_that_are_others_or_know_other_images_are_refused(
     with pytest.raises(StageError, match="was changed or removed"):
         train(store, **of(made, made, ensemble_sha256=("0" * 64,) * 2))
     with pytest.raises(ValueError, match="two members or more"):
-        TrainConfig(ensemble_of=(f"train:{made.key}",))
+        ResolvedTrainConfig(ensemble_of=(f"train:{made.key}",))
     with pytest.raises(ValueError, match="Expected run:"):
-        TrainConfig(ensemble_of=("first", "second"))
+        ResolvedTrainConfig(ensemble_of=("first", "second"))
     larger = LocalStore(tmp_path / "larger")
     monkeypatch.setattr("helpers.pictures.SIZE", 32)
     others = parents(larger)
-    config = TrainConfig.model_validate(UNTRAINED | of(made, made))
+    config = ResolvedTrainConfig.model_validate(of(made, made))
     with pytest.raises(StageError, match="of other classes, or of another size"):
         run(type(others)(store, others.manifests), config, Draft(store, inputs("train")))

@@ -12,7 +12,7 @@ from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.local import LocalStore
-from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 
 def train(store: LocalStore, stage: str = "train", **changes: Any) -> Manifest:
-    config = TrainConfig.model_validate(UNTRAINED | changes)
+    config = ResolvedTrainConfig.model_validate(UNTRAINED | changes)
     return run(parents(store), config, Draft(store, inputs("train", made=stage)))
 
 
@@ -73,6 +73,6 @@ def test_images_too_small_for_the_backbone_are_a_mistake(store: LocalStore) -> N
     with pytest.raises(Exception, match=r"--set train\.input_size_pixels=32"):
         train(store, backbone="mobilenetv2-0.35")
     with pytest.raises(ValueError, match="at least 16 pixels"):
-        TrainConfig(input_size_pixels=8)
+        ResolvedTrainConfig(input_size_pixels=8)
     with pytest.raises(ValueError, match="the whole key of a result"):
-        TrainConfig(initial_weights="train:12ab")
+        ResolvedTrainConfig(initial_weights="train:12ab")
