@@ -80,7 +80,7 @@ class Run:
     @cached_property
     def metrics(self) -> RunMetrics:
         """The metrics; an entry that was not measured is None."""
-        return RunMetrics.model_validate(self.record.metrics)
+        return self.record.measured
 
     @cached_property
     def history(self) -> pandas.DataFrame:

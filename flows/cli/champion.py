@@ -40,9 +40,8 @@ def show(store: StoreUrl = "", as_json: Json = False) -> None:
         _print_json(now)
         return
     _print(now)
-    for split, values in find_run(found, now.run).metrics.items():
-        if isinstance(values, dict) and "accuracy" in values:
-            out.print(f"{split:<14} accuracy {values['accuracy']:.4f}")
+    for name, entry in find_run(found, now.run).measured.measured().items():
+        out.print(f"{name:<14} accuracy {entry.accuracy:.4f}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -297,7 +297,7 @@ def _request(
 def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
     outputs = {name: f"{store.url}/{location}" for name, location in record.outputs.items()}
     if as_json:
-        document: dict[str, Any] = {
+        document = {
             "run": record.run,
             "status": record.status,
             "stages": [
@@ -314,22 +314,22 @@ def _print_run(record: RunRecord, store: Store, as_json: bool) -> None:
         print(json.dumps(document, indent=1))
         return
     out.print(f"run        {record.run}  {record.status} in {record.seconds:.1f} s")
+    measured = record.measured.measured()
     for entry, label in CONSOLE_ENTRIES.items():
-        metrics = record.metrics.get(entry, {})
-        if "accuracy" in metrics:
-            low, high = metrics["intervals"]["accuracy"]
+        if metrics := measured.get(entry):
+            low, high = metrics.intervals["accuracy"]
             out.print(
-                f"{label:<10} accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
-                + (f"; worst {metrics['worst_corruption']}" if "worst_corruption" in metrics else ""),
+                f"{label:<10} accuracy {metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
+                + (f"; worst {metrics.worst_corruption}" if metrics.worst_corruption else ""),
                 markup=False,
             )
-    if learnt := note(record.metrics.get("already_learnt", {}), "test"):
-        out.print(learnt, markup=False)
+    if overlap := note(record.measured.data_overlap, "test"):
+        out.print(overlap, markup=False)
     for name, location in outputs.items():
         out.print(f"{name:<10} {location}", markup=False)
 
 
-def _decision_document(decision: Decision) -> dict[str, Any]:
+def _decision_document(decision: Decision) -> dict[str, str | float | None]:
     return {
         "stage": decision.stage,
         "key": decision.inputs.key if decision.inputs else None,

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NotRequired, TypedDict
 
 import typer
+from pydantic import JsonValue
 
 from hemaflow.flows.cli.options import Json, RunId, StoreUrl, escaped, opened, out, table
 from hemaflow.flows.runs.find import find_run
@@ -32,7 +33,7 @@ def list_runs(store: StoreUrl = "", as_json: Json = False) -> None:
     listed = table("run", "status", "recipe", "data", "seconds", "ran", "test accuracy")
     for record in records:
         ran = ", ".join(stage.stage for stage in record.stages if stage.state == "ran") or "nothing"
-        accuracy = record.metrics.get("test_tta", {}).get("accuracy")
+        accuracy = getattr(record.measured.test_tta, "accuracy", None)
         listed.add_row(
             record.run,
             record.status,
@@ -60,9 +61,11 @@ def show(
     """Show a run, a result or a file: what made it, and what used it."""
     lineage = Lineage.read(opened(store))
     if what and Path(what).is_file():
-        document = _file_document(lineage, Path(what))
+        results = _results_with(lineage, Path(what))
+        document: object = {"parts": results}
     elif len(keyed := lineage.with_key(what)) == 1:
-        document = _result_document(lineage, keyed[0])
+        results = [_result_document(lineage, keyed[0])]
+        document = results[0]
     elif keyed:
         raise UserError(
             f"More than one result has a key that begins with {what}.",
@@ -72,14 +75,14 @@ def show(
     else:
         record = find_run(opened(store), what)
         origins, users = lineage.origins(record), lineage.users(record)
-        document = record.model_dump(mode="json") | {"made_by": origins, "used_by": users}
+        results, document = [], record.model_dump(mode="json") | {"made_by": origins, "used_by": users}
         if not as_json:
             _print_run(record, origins, users)
             return
     if as_json:
         print(json.dumps(document, indent=1))
     else:
-        _print_documents(document.get("parts", [document]))
+        _print_results(results)
 
 
 def diff(
@@ -205,21 +208,54 @@ def seconds_of(text: str, option: str) -> float:
     return float(matched[1]) * _UNITS[matched[2]]
 
 
-def _file_document(lineage: Lineage, path: Path) -> dict[str, Any]:
-    parts = [
+class _Use(TypedDict):
+    """A run that made (`ran`) or reused a result."""
+
+    run: str
+    state: str
+
+
+class _Object(TypedDict):
+    """An object of a result."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class _Result(TypedDict):
+    """What `hemaflow show --json` says of a stage result; a local file is named with the object it equals."""
+
+    file: NotRequired[str]
+    object: NotRequired[str]
+    stage: str
+    key: str
+    made_from: dict[str, list[str]]
+    used_by: list[str]
+    runs: list[_Use]
+    config: Mapping[str, JsonValue]
+    libraries: dict[str, str]
+    code: list[str]
+    facts: Mapping[str, JsonValue]
+    objects: list[_Object]
+
+
+def _results_with(lineage: Lineage, path: Path) -> list[_Result]:
+    """Return the results that hold the content of a file. Raises UserError where none does."""
+    found: list[_Result] = [
         {"file": str(path), "object": stored.name, **_result_document(lineage, manifest)}
         for manifest, stored in lineage.with_content(file_sha256(path))
     ]
-    if not parts:
+    if not found:
         raise UserError(
             "No result in this store holds a file with that content.",
             received=str(path),
             remedy="Name the store that it came from with --store.",
         )
-    return {"parts": parts}
+    return found
 
 
-def _result_document(lineage: Lineage, manifest: Manifest) -> dict[str, Any]:
+def _result_document(lineage: Lineage, manifest: Manifest) -> _Result:
     return {
         "stage": manifest.stage,
         "key": manifest.key,
@@ -240,8 +276,8 @@ def _result_document(lineage: Lineage, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _print_documents(documents: list[dict[str, Any]]) -> None:
-    for document in documents:
+def _print_results(results: Sequence[_Result]) -> None:
+    for document in results:
         if "file" in document:
             out.print(f"{document['file']} is {document['object']} of", markup=False)
         out.print(f"[bold]{document['stage']}[/] {document['key']}")
@@ -252,8 +288,8 @@ def _print_documents(documents: list[dict[str, Any]]) -> None:
             facts.add_row("made by" if run["state"] == "ran" else "reused by", f"run {run['run']}")
         for child in document["used_by"]:
             facts.add_row("used by", " ".join(part[:12] for part in child.split()))
-        for name in ("config", "facts"):
-            facts.add_row(name, escaped(json.dumps(document[name], ensure_ascii=False)))
+        for name, values in (("config", document["config"]), ("facts", document["facts"])):
+            facts.add_row(name, escaped(json.dumps(values, ensure_ascii=False)))
         out.print(facts)
         objects = table("object", "size", "SHA-256")
         for stored in document["objects"]:
@@ -290,7 +326,6 @@ def _print_run(record: RunRecord, origins: Mapping[str, str], users: Sequence[st
             *(f"{stage.seconds:.1f}", escaped(stage.reason)),
         )
     out.print(stages)
-    for split, values in record.metrics.items():
-        if isinstance(values, dict) and "accuracy" in values:
-            low, high = values["intervals"]["accuracy"]
-            out.print(f"{split:<9} accuracy {values['accuracy']:.4f} ({low:.4f} to {high:.4f})")
+    for name, entry in record.measured.measured().items():
+        low, high = entry.intervals["accuracy"]
+        out.print(f"{name:<14} accuracy {entry.accuracy:.4f} ({low:.4f} to {high:.4f})")

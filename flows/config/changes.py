@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from hemaflow.flows.config.fields import similar_fields
-from hemaflow.flows.config.policies import with_policy
+from hemaflow.flows.config.policies import Document, with_policy
 from hemaflow.flows.config.stages import PipelineConfig
 from hemaflow.infra.errors import ConfigError, nearest
 from hemaflow.tasks.core.stage import StageConfig
@@ -26,7 +25,7 @@ def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
         ConfigError: A change names no field or policy, gives a value that the field refuses, or sets a field
             that has no effect.
     """
-    document = config.model_dump(mode="json")
+    document: Document = config.model_dump(mode="json")
     changed: dict[str, str] = {}
     for text in changes:
         path, separator, value = text.partition("=")
@@ -56,23 +55,24 @@ def change(config: PipelineConfig, changes: Sequence[str]) -> PipelineConfig:
     return built
 
 
-def reset_without_effect(document: Mapping[str, Any], keep: Collection[str] = ()) -> dict[str, Any]:
+def reset_without_effect(document: Document, keep: Collection[str] = ()) -> Document:
     """Return the document of a config in which every field without an effect has its default.
 
     Args:
         document: Stage → its fields; what is missing is left out.
         keep: Groups of fields, such as `train.transfer`, that are left as they are.
     """
-    reset = deepcopy(dict(document))
+    reset = deepcopy(document)
     for path in _without_effect(reset):
-        *groups, name = path.split(".")
-        if ".".join(groups) not in keep:
-            del _value(reset, ".".join(groups))[name]
+        path_of_group, _, name = path.rpartition(".")
+        group = _value(reset, path_of_group)
+        if path_of_group not in keep and isinstance(group, dict):
+            del group[name]
     return reset
 
 
 def _without_effect(
-    document: Mapping[str, Any], model: type[BaseModel] = PipelineConfig, prefix: str = ""
+    document: Mapping[str, object], model: type[BaseModel] = PipelineConfig, prefix: str = ""
 ) -> dict[str, str]:
     """Return each field of a document that has no effect, with the condition that gives it one."""
     found: dict[str, str] = {}
@@ -89,7 +89,7 @@ def _without_effect(
     return found
 
 
-def build(document: dict[str, Any]) -> PipelineConfig:
+def build(document: Document) -> PipelineConfig:
     """Return the config that a document describes. Raises ConfigError."""
     try:
         return PipelineConfig.model_validate(document)
@@ -105,9 +105,9 @@ def build(document: dict[str, Any]) -> PipelineConfig:
         ) from None
 
 
-def _assign(document: dict[str, Any], parts: Sequence[str], value: Any, text: str) -> None:
+def _assign(document: Document, parts: Sequence[str], value: JsonValue, text: str) -> None:
     """Put the value where the path leads, step by step, so that a wrong step can be named."""
-    target: Any = document
+    target: object = document
     for depth, part in enumerate(parts):
         if not isinstance(target, dict) or part not in target:
             known = list(target) if isinstance(target, dict) else []
@@ -124,11 +124,11 @@ def _assign(document: dict[str, Any], parts: Sequence[str], value: Any, text: st
             target = target[part]
 
 
-def _value(document: Mapping[str, Any], path: str) -> Any:
-    """Return what lies at a path that exists."""
-    value: Any = document
+def _value(document: Document, path: str) -> object:
+    """Return what lies at a path; the document itself for "", None for a path that does not exist."""
+    value: object = document
     for part in path.split(".") if path else ():
-        value = value[part]
+        value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
@@ -139,8 +139,9 @@ def _meant(parts: Sequence[str]) -> str:
     return f"Perhaps {' or '.join(similar)} was meant. {listed}" if similar else listed
 
 
-def _parse(value: str) -> Any:
+def _parse(value: str) -> JsonValue:
     try:
-        return json.loads(value)
+        parsed: JsonValue = json.loads(value)
     except json.JSONDecodeError:
         return value
+    return parsed

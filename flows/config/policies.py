@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from hemaflow.infra.errors import ConfigError, nearest
 
-Layers = tuple[Mapping[str, Any], ...]
+Document = dict[str, dict[str, JsonValue]]
+"""A config of the pipeline as JSON: stage → field → value."""
+Layers = tuple[dict[str, JsonValue], ...]
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,13 @@ class Policy:
     online: Layers = ()
 
 
-def _layer(name: str, probability: float = 1.0, **factors: Any) -> dict[str, Any]:
+def _layer(name: str, probability: float = 1.0, **factors: JsonValue) -> dict[str, JsonValue]:
     return {"name": name, "probability": probability, "factors": factors}
 
 
 ANY_WAY_ROUND: Layers = (
     _layer("RandomFlip", mode="horizontal_and_vertical"),
-    # Any angle; nearest keeps the pictures as sharp as those that are judged.
+    # At any angle; nearest keeps the pictures as sharp as those that are judged.
     _layer("RandomRotation", factor=0.5, fill_mode="reflect", interpolation="nearest"),
 )
 
@@ -157,7 +160,7 @@ POLICIES: Mapping[str, Policy] = {
 """Name → policy."""
 
 
-def with_policy(document: dict[str, Any], name: str) -> dict[str, Any]:
+def with_policy(document: Document, name: str) -> Document:
     """Return the document of a config with the layers of a policy. Raises ConfigError."""
     if name not in POLICIES:
         raise ConfigError(
@@ -166,9 +169,13 @@ def with_policy(document: dict[str, Any], name: str) -> dict[str, Any]:
             remedy="List them with: hemaflow policies",
         )
     policy = POLICIES[name]
-    augment = {"copies": policy.copies, "layers": list(policy.layers), "keep_original": True}
+    augment: dict[str, JsonValue] = {
+        "copies": policy.copies,
+        "layers": list(policy.layers),
+        "keep_original": True,
+    }
     return {
         **document,
-        "augment": {**document["augment"], **augment},
+        "augment": document["augment"] | augment,
         "train": {**document["train"], "online": list(policy.online)},
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from hemaflow.flows.config.changes import change
+from hemaflow.flows.config.policies import Document
 from hemaflow.flows.config.stages import PipelineConfig
 from hemaflow.infra.errors import ConfigError, nearest
 
@@ -49,11 +52,13 @@ def _recipe(name: str, build: Callable[[], tuple[str, PipelineConfig]]) -> Recip
     return Recipe(name, description.partition("\n")[0], description, data, config)
 
 
-def _with_policy(policy: str, document: dict[str, Any]) -> PipelineConfig:
+def _with_policy(policy: str, document: Document) -> PipelineConfig:
     return change(PipelineConfig.model_validate(document), [f"policy={policy}"])
 
 
-def _small_network(policy: str, epochs: int, warmup_epochs: float = 1.0, **evaluate: Any) -> PipelineConfig:
+def _small_network(
+    policy: str, epochs: int, warmup_epochs: float = 1.0, **evaluate: JsonValue
+) -> PipelineConfig:
     """Return what the recipes for two CPU cores have in common: the hand-built network, from scratch."""
     return _with_policy(
         policy,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from hemaflow.flows.config.changes import build, reset_without_effect
+from hemaflow.flows.config.policies import Document
 from hemaflow.flows.config.stages import PipelineConfig
 
 FORMERLY_FILLED_IN = {
@@ -14,7 +13,7 @@ FORMERLY_FILLED_IN = {
 """Stage → fields that earlier versions looked up and wrote into the config of a run."""
 
 
-def recorded_config(document: Mapping[str, object]) -> PipelineConfig:
+def recorded_config(document: Document) -> PipelineConfig:
     """Return the config that a run recorded, without what earlier versions filled in and what has no effect.
 
     Args:
@@ -30,7 +29,7 @@ def recorded_config(document: Mapping[str, object]) -> PipelineConfig:
             if name not in FORMERLY_FILLED_IN.get(stage, ())
             or name in type(getattr(PipelineConfig(), stage)).model_fields
         }
-        if isinstance(fields, Mapping) and stage in PipelineConfig.model_fields
+        if stage in PipelineConfig.model_fields
         else fields
         for stage, fields in document.items()
     }

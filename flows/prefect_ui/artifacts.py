@@ -18,7 +18,6 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.prefect_ui import pages
-from hemaflow.tasks.core.run_metrics import RunMetrics
 
 UPDATE_SECONDS = 2.0
 """How often a progress artifact is brought up to date."""
@@ -81,7 +80,7 @@ class ArtifactObserver:
                 "Images and findings",
             )
         if stage == "evaluate":
-            document, facts = RunMetrics.model_validate(self._run.record.metrics), manifest.facts
+            document, facts = self._run.record.measured, manifest.facts
             views = pages.views(facts["tta"], facts["tta_views"], facts.get("tta_reason", ""))
             publish("metrics", lambda: pages.metrics(document, views), "How good the model is")
 

@@ -7,7 +7,7 @@ return.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hemaflow.flows.config.stages import StageName
@@ -98,11 +98,12 @@ def metrics(document: RunMetrics, tta: str) -> str:
         document: The metrics of a run.
         tta: What is to be said of the views.
     """
-    entries = _measured(document, SPLITS)
+    measured = document.measured()
+    entries = {name: measured[name] for name in SPLITS if name in measured}
     overlap = [note(document.data_overlap, split) for split in ("val", "test")]
     notes = "\n\n".join([f"TTA: {tta}", *filter(None, overlap)])
     page = f"# Metrics, with 95 % intervals\n\n{notes}\n\n" + _metrics_table(entries, SPLITS)
-    spoiled = _measured(document, SPOILED)
+    spoiled = {name: measured[name] for name in SPOILED if name in measured}
     if spoiled:
         page += "\n\n## Spoiled images\n\n" + _metrics_table(spoiled, SPOILED)
     corrupted = spoiled.get("test_medmnistc") or spoiled.get("val_medmnistc")
@@ -129,12 +130,6 @@ def corruptions(corrupted: SplitMetrics) -> str:
     worst = f"{corrupted.worst_corruption}; worst class: {escaped(corrupted.worst_class)}"
     listed = table(["accuracy at severity", *severities, "balanced error", "× AlexNet"], rows)
     return f"Worst corruption: {worst}\n\n{listed}"
-
-
-def _measured(document: RunMetrics, names: Iterable[str]) -> dict[str, SplitMetrics]:
-    """Return the entries of those names that were measured on at least one image."""
-    found = {name: document.entry(name) for name in names}
-    return {name: entry for name, entry in found.items() if entry and entry.num_examples}
 
 
 def _metrics_table(entries: Mapping[str, SplitMetrics], names: Mapping[str, str]) -> str:

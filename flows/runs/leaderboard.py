@@ -40,13 +40,13 @@ class Score(BaseModel):
     @classmethod
     def over(cls, records: Sequence[RunRecord], entry: str) -> Score | None:
         """Return the score of some runs on one entry of their metrics; None where one has no such entry."""
-        found = [record.metrics.get(entry, {}) for record in records]
-        if not all("accuracy" in each for each in found):
+        found = [record.measured.entry(entry) for record in records]
+        accuracies = [each.accuracy for each in found if each and each.accuracy is not None]
+        if len(accuracies) < len(found):
             return None
-        accuracies = [float(each["accuracy"]) for each in found]
-        if len(accuracies) == 1:
-            low, high = found[0]["intervals"]["accuracy"]
-            return cls(accuracy=accuracies[0], interval=(low, high), accuracies=accuracies)
+        if found[0] and len(accuracies) == 1:
+            interval = found[0].intervals["accuracy"]
+            return cls(accuracy=accuracies[0], interval=interval, accuracies=accuracies)
         from scipy.stats import t
 
         half = t.ppf((1 + CONFIDENCE) / 2, len(accuracies) - 1) * stdev(accuracies) / len(accuracies) ** 0.5

@@ -6,9 +6,9 @@ stand for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.flows.runs.record import RunRecord, runs
@@ -87,14 +87,25 @@ class Lineage:
                     yield manifest, stored
 
 
-def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]:
-    """Return how two runs differ: data and recipe, config, every stage's causes, and metrics.
+class Difference(TypedDict):
+    """How two runs differ.
 
-    Returns:
-        `config`: field → [one's, other's]; `stages`: stage → `same`, or why its key differs; `metrics`: name
-        → [one's, other's].
+    Attributes:
+        runs: The ids of both.
+        config: Field, `data` or `recipe` → the values of both.
+        stages: Stage → `same`, why one has no result, or the causes for which its key differs.
+        metrics: Name → the values of both.
     """
-    stages: dict[str, Any] = {}
+
+    runs: list[str]
+    config: Mapping[str, Sequence[object]]
+    stages: dict[str, str | list[str]]
+    metrics: Mapping[str, Sequence[float | None]]
+
+
+def difference(store: Store, one: RunRecord, other: RunRecord) -> Difference:
+    """Return how two runs differ: data and recipe, config, every stage's causes, and metrics."""
+    stages: dict[str, str | list[str]] = {}
     # A run's other needs are no stages of its own: a difference in them is one of the stage that reads them.
     reached = {stage.stage for record in (one, other) for stage in record.stages} | set(STAGE_NAMES)
     for stage in dict.fromkeys([*one.needs, *other.needs]):
@@ -114,6 +125,7 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
                 if len(manifests) == 2
                 else "a result was removed from the store"
             )
+    measured = [record.measured for record in (one, other)]
     return {
         "runs": [one.run, other.run],
         "config": {
@@ -123,9 +135,9 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]
         },
         "stages": stages,
         "metrics": {
-            f"{split} {name}": [record.metrics.get(split, {}).get(name) for record in (one, other)]
-            for split in dict.fromkeys([*one.metrics, *other.metrics])
+            f"{entry} {name}": values
+            for entry in dict.fromkeys(name for each in measured for name in each.measured())
             for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
-            if any(name in record.metrics.get(split, {}) for record in (one, other))
+            if (values := [getattr(each.entry(entry), name, None) for each in measured]) != [None, None]
         },
     }

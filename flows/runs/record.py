@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from hemaflow.infra.errors import UserError
 from hemaflow.infra.results.fingerprint import ROOT
 from hemaflow.infra.results.manifest import Manifest, canonical_json, load_manifest
 from hemaflow.infra.store.base import Store, in_parallel
+from hemaflow.tasks.core.run_metrics import RunMetrics
 
 RECENT = 5
 """How many runs an estimate of time is made from."""
@@ -58,16 +59,20 @@ class RunRecord(BaseModel):
     source_sha256: str = Field(default="", description="Digest of the content of the data.")
     recipe: str
     changes: list[str] = Field(default_factory=list)
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="Stage → its config, as this version of hemaflow wrote it."
+    )
     needs: dict[str, str] = Field(
         default_factory=dict, description="Stage → the key it needs, said before it is looked up."
     )
     stages: list[StageRecord] = Field(default_factory=list)
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, JsonValue] = Field(
+        default_factory=dict, description="metrics.json, as this version of hemaflow wrote it."
+    )
     outputs: dict[str, str] = Field(
         default_factory=dict, description="`report`, `submission`, `label-errors` → the object that it is."
     )
-    verdict: dict[str, Any] = Field(
+    verdict: dict[str, JsonValue] = Field(
         default_factory=dict, description="How it was judged against a champion; empty where it was not."
     )
     error: str = ""
@@ -77,6 +82,11 @@ class RunRecord(BaseModel):
     def save(self, store: Store) -> None:
         """Write the record, replacing its former state."""
         store.put(f"runs/{self.run}.json", canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def measured(self) -> RunMetrics:
+        """The metrics as a typed model; entries that only another version of hemaflow knows are left out."""
+        return RunMetrics.model_validate(self.metrics)
 
     def key(self, stage: str) -> str | None:
         """Return the key that this run used for a stage, or None where it did not get there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from hemaflow.infra.results.fingerprint import MODULE_LEVEL, Fingerprint
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
@@ -83,7 +82,9 @@ def _code_changes(old: Fingerprint, new: Fingerprint) -> Iterator[str]:
             yield f"{file} changed ({', '.join(map(_definition, changed))})"
 
 
-def config_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+def config_changes(
+    old: Mapping[str, object], new: Mapping[str, object]
+) -> Iterator[tuple[str, list[object]]]:
     """Yield each field (`fine_tuning.epochs`) that differs between two configs, with both values."""
     before, now = _flat(old), _flat(new)
     for field in sorted(before.keys() | now.keys()):
@@ -95,8 +96,8 @@ def _definition(name: str) -> str:
     return name if name in (MODULE_LEVEL, "file") else f"definition {name}"
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{name}.")
@@ -105,6 +106,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}…"

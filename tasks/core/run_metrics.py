@@ -3,7 +3,8 @@
     metrics = RunMetrics.model_validate_json(text)
     metrics.test_tta.accuracy, metrics.test_tta.intervals["accuracy"]
 
-All accuracies, recalls and errors are shares in 0..1; intervals are 95 % bootstrap intervals.
+All accuracies, recalls and errors are shares in 0..1; intervals are 95 % bootstrap intervals. What only
+another version of hemaflow knows is ignored, so that its runs can be shown.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 class _Model(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+        frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True
     )
 
 
@@ -137,12 +138,7 @@ class ViewChoice(_Model):
 
 
 class RunMetrics(_Model):
-    """All metrics of a run; an entry that was not measured is None.
-
-    Entries that only other versions of hemaflow know are ignored, so that their runs can be shown.
-    """
-
-    model_config = ConfigDict(extra="ignore")
+    """All metrics of a run; an entry that was not measured is None."""
 
     val: SplitMetrics | None = None
     """Validation split, unchanged images."""
@@ -175,3 +171,8 @@ class RunMetrics(_Model):
         """Return the entry with a name such as `test_heavy_tta`; None where it was not measured."""
         found = getattr(self, name, None)
         return found if isinstance(found, SplitMetrics) else None
+
+    def measured(self) -> dict[str, SplitMetrics]:
+        """Return the entries that were measured on at least one image, by name."""
+        found = {name: self.entry(name) for name in type(self).model_fields}
+        return {name: entry for name, entry in found.items() if entry and entry.num_examples}

@@ -19,7 +19,7 @@ from hemaflow.tasks.core.facts import TrainFacts
 
 Call = Callable[..., tuple[int, str, str]]
 """The command in this process: arguments → exit code, stdout, stderr."""
-METRICS = {"test": {"accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}}}
+METRICS = {"test": {"num_examples": 10, "accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}}}
 NAMES: Mapping[str, Sequence[str]] = {
     "ingest": ("index.csv", "train-00000-of-00001.tfrecord"),
     "augment": ("train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"),

@@ -129,7 +129,8 @@ def test_the_end_of_a_run_tells_of_clean_and_of_spoiled_images(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def entry(accuracy: float, **more: str) -> dict[str, object]:
-        return {"accuracy": accuracy, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.05]}, **more}
+        interval = [accuracy - 0.1, accuracy + 0.05]
+        return {"num_examples": 10, "accuracy": accuracy, "intervals": {"accuracy": interval}, **more}
 
     measured = {
         "test": entry(0.9),

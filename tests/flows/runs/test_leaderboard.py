@@ -23,7 +23,11 @@ from hemaflow.infra.store.local import LocalStore
 def record(accuracy: float, **more: float) -> RunRecord:
     entries = {"test_tta": accuracy, **more}
     metrics = {
-        entry: {"accuracy": value, "intervals": {"accuracy": [value - 0.02, value + 0.02]}}
+        entry: {
+            "num_examples": 10,
+            "accuracy": value,
+            "intervals": {"accuracy": [value - 0.02, value + 0.02]},
+        }
         for entry, value in entries.items()
     }
     return RunRecord(run="r", started="", data="", recipe="demo", metrics=metrics)

@@ -40,7 +40,7 @@ def test_its_runs_are_listed_and_shown(old_store: LocalStore) -> None:
         shown[" ".join(command)] = result.output
     assert f"{RUN}  completed  demo" in shown["runs"]
     assert "hemaflow    0.1.0 2504ee456fac" in shown[f"show {RUN}"]
-    assert "test      accuracy 0.1250 (0.0833 to 0.1497)" in shown["show"]
+    assert "test           accuracy 0.1250 (0.0833 to 0.1497)" in shown["show"]
 
 
 def test_its_stages_are_computed_again_and_the_reason_is_its_version(old_store: LocalStore) -> None:
