@@ -6,7 +6,9 @@ declares and what a true file could hold.
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +24,20 @@ MAX_ARRAY_BYTES = 64 << 30
 """The largest array in an npz that is unpacked: two million images of 96 px, squared."""
 MAX_RATIO = 1100
 """The most that deflate can compress is 1032 to 1 (zlib's technical details); more is a forged header."""
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError)
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,  # bz2
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 """What `zipfile` and numpy raise of an archive that is cut off, damaged, encrypted or of an unknown kind."""
 
 
@@ -57,6 +72,13 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
             received=str(header.dtype),
             where=str(path),
             remedy="Save it again as an array of numbers.",
+        )
+    if not header.dtype.itemsize or 0 in header.shape[1:]:
+        raise DataError(
+            f"The array {name!r} holds nothing.",
+            received=f"{header.dtype} of shape {header.shape}",
+            where=str(path),
+            remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…).",
         )
     num_bytes = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     honest = num_bytes + offset == member.file_size <= MAX_RATIO * max(1, member.compress_size)
@@ -104,7 +126,12 @@ def _read_header(file: IO[bytes]) -> tuple[Header, int]:
     }.get(version)
     if read is None:
         raise ValueError(f"npy format {version} is not known")
-    shape, fortran_order, dtype = read(file)
+    try:
+        shape, fortran_order, dtype = read(file)
+    except Exception as error:  # numpy evaluates the header as Python text, which fails in many ways
+        raise ValueError(f"the header of an array cannot be read: {error}") from error
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"an array is said to be of shape {shape}")
     if fortran_order:
         raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
     return Header(shape, dtype), file.tell()
@@ -114,7 +141,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open an archive to read. Raises DataError where it is cut off or none."""
     try:
         return zipfile.ZipFile(path)
-    except (*BROKEN_ZIP, OSError) as error:
+    except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 

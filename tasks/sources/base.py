@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
+from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.sources.images import Decoded
 
 
 class Finding(NamedTuple):
@@ -21,11 +23,15 @@ class Finding(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One picture of a source: how to ask for it, its class, and its split where the source has one."""
+    """One picture of a source."""
 
     ref: str
+    """Its name in the source, by which it is read."""
     class_name: str
-    split: str
+    split: Split | Literal[""]
+    """train, val or test where the source has splits, else empty."""
+    fold: int | None = None
+    """Number of its fold where the source has folds, from 0."""
 
 
 class Scan(NamedTuple):
@@ -55,6 +61,13 @@ class Source(ABC):
     @abstractmethod
     def read(self, ref: str) -> NDArray[np.uint8]:
         """Return a picture as uint8[h, w, 3] in 0..255. Raises Unreadable. Called from several threads."""
+
+    def decode(self, ref: str) -> Decoded:
+        """Return a picture with notes on what is unusual about its file. Raises Unreadable.
+
+        Sources of image files override it; called from several threads.
+        """
+        return Decoded(self.read(ref))
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Let go of what is held open."""

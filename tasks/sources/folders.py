@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import file_sha256
+from hemaflow.tasks.core.facts import Split
 from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, _enough
-from hemaflow.tasks.sources.images import IMAGE_SUFFIXES, Unreadable, decode_image
+from hemaflow.tasks.sources.images import IMAGE_SUFFIXES, Decoded, Unreadable, decode
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 
 
 class FolderSource(Source):
@@ -37,9 +45,13 @@ class FolderSource(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
+        return self.decode(ref).pixels
+
+    def decode(self, ref: str) -> Decoded:
+        """See Source."""
         try:
             with (self.root / ref).open("rb") as file:
-                return decode_image(file)
+                return decode(file)
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
 
@@ -94,7 +106,7 @@ def scan_class_folders(files: Sequence[str], folders: Sequence[str], name: str) 
     splits = _has_split_folders([PurePosixPath(file).parts[depth:] for file in images])
     for file in seen:
         parts = PurePosixPath(file).parts[depth:]
-        split = SPLIT_FOLDERS[parts[0].lower()] if splits and len(parts) > 1 else ""
+        split: Split | Literal[""] = SPLIT_FOLDERS[parts[0].lower()] if splits and len(parts) > 1 else ""
         below = parts[1:] if split else parts
         if file not in images and PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
             findings.append(Finding("ignored-file", [file], "left out", "not named .jpg, .jpeg or .png"))

@@ -57,8 +57,8 @@ def opened(path: Path) -> Source:
 def found(path: Path) -> tuple[list[str], list[tuple[str, str, str]], list[tuple[str, str]]]:
     with opened(path) as source:
         scan = source.scan()
-    items = [tuple(item) for item in scan.items]
-    return scan.classes, items, [(f.kind, f.items[0]) for f in scan.findings]  # type: ignore[return-value]
+    items = [(item.ref, item.class_name, item.split) for item in scan.items]
+    return scan.classes, items, [(f.kind, f.items[0]) for f in scan.findings]
 
 
 BOTH: list[Callable[[Path, dict[str, bytes]], Path]] = [
