@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -81,13 +82,26 @@ class Source(ABC):
         self.close()
 
 
-def _enough(classes: list[str], name: str) -> list[str]:
-    if len(classes) < 2:
-        raise DataError(
-            "There is nothing to tell apart." if classes else "There are no images.",
-            expected="at least two classes, each a folder with .jpg or .png images (or a label of an .npz)",
-            received=f"one class, {classes[0]!r}" if classes else "none",
-            where=name,
-            remedy="Put the images of each class into a folder of its own.",
-        )
-    return classes
+def require_classes(classes: list[str], name: str, findings: Sequence[Finding] = ()) -> list[str]:
+    """Return the classes of a source where there are two at least. Raises DataError.
+
+    Args:
+        classes: Their names.
+        name: What the source is called.
+        findings: What was found in it, which may tell why there are so few.
+    """
+    if len(classes) >= 2:
+        return classes
+    links = [finding for finding in findings if finding.kind == "link"]
+    because, remedy = "", "Put the images of each class into a folder of its own."
+    if links:
+        num_links = sum(len(link.items) for link in links)
+        because = f"; {num_links} links were left out, such as {links[0].items[0]!r}: {links[0].reason}"
+        remedy = "To follow links, set HEMAFLOW_LINKS_TO to the folder that they lead to."
+    raise DataError(
+        "There is nothing to tell apart." if classes else "There are no images.",
+        expected="at least two classes, each a folder with .jpg or .png images (or a label of an .npz)",
+        received=(f"one class, {classes[0]!r}" if classes else "none") + because,
+        where=name,
+        remedy=remedy,
+    )

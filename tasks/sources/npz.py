@@ -19,7 +19,7 @@ from hemaflow.tasks.sources.archives import (
     read_array,
     stream_rows,
 )
-from hemaflow.tasks.sources.base import Item, Scan, Source, _enough
+from hemaflow.tasks.sources.base import Item, Scan, Source, require_classes
 
 
 class NpzSource(Source):
@@ -52,7 +52,7 @@ class NpzSource(Source):
             )
         present = [name for label, name in enumerate(PBC_CLASSES) if (labels == label).any()]
         items = [Item(f"row {row}", PBC_CLASSES[int(label)], "") for row, label in enumerate(labels)]
-        return Scan(_enough(present, self.name), items, [])
+        return Scan(require_classes(present, self.name), items, [])
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""

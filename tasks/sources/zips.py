@@ -16,8 +16,8 @@ from hemaflow.tasks.sources.archives import (
     open_zip,
 )
 from hemaflow.tasks.sources.base import Scan, Source
-from hemaflow.tasks.sources.folders import scan_class_folders
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
+from hemaflow.tasks.sources.layout import scan_class_folders
 
 MAX_MEMBER_BYTES = 200 << 20
 """The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from hemaflow.infra.errors import DataError, StageError
+from hemaflow.infra.errors import ConfigError, DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
@@ -525,6 +525,34 @@ def test_folds_are_made_anew_where_the_source_has_splits(store: LocalStore, tmp_
     own = {row["source"].split("/")[0] for row in index(store, manifest) if row["split"] == "test"}
     assert manifest.facts["num_examples"]["test"] == 12
     assert len(own) > 1
+
+
+def test_folds_of_the_source_are_used_and_asked_about(store: LocalStore, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(3):
+        coloured(root / f"fold_{number + 1}", *numbered(6 * number, 6 * number + 6))
+    pixels = np.asarray(Image.open(root / "fold_1" / "red" / "03.png")).copy()
+    pixels[:2, :2] ^= 1  # nearly the same, in two folds
+    Image.fromarray(pixels).save(root / "fold_2" / "red" / "again.png")
+    with pytest.raises(
+        ConfigError, match=r"divided into 3 folds(.|\n)*--set ingest.num_folds=3 --set ingest.fold=0"
+    ):
+        ingest(store, root, image_size_pixels=32)
+    with pytest.raises(ConfigError, match=r"divided into 3 folds(.|\n)*Received: ingest.num_folds=5"):
+        ingest(store, root, image_size_pixels=32, num_folds=5)
+    for fold in range(3):
+        manifest = ingest(store, root, image_size_pixels=32, num_folds=3, fold=fold, val_share=0.2)
+        rows = index(store, manifest)
+        assert manifest.facts["classes"] == ["blue", "red"]
+        tested = {row["source"] for row in rows if row["split"] == "test"}
+        assert tested == {row["source"] for row in rows if row["source"].startswith(f"fold_{fold + 1}/")}
+        assert min(manifest.facts["class_counts"]["val"]) >= 3
+        (near,) = findings(store, manifest)
+        crossing = "the source has them in test and the other folds"
+        assert (near["kind"], crossing in near["reason"]) == ("near-duplicate", fold < 2)
+    reference = coloured(tmp_path / "reference", *numbered(30, 36))
+    manifest = referred(store, root, str(reference), image_size_pixels=32)
+    assert manifest.facts["num_examples"]["test"] == 12
 
 
 @pytest.mark.parametrize(
