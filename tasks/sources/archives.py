@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +45,21 @@ class Header(NamedTuple):
     """What an array in an npz declares to be."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
+
+
+def array_names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays in an npz."""
+    return [member.removesuffix(".npy") for member in archive.namelist()]
 
 
 def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     """Return the header of an array in an npz, checked against what the archive holds. Raises DataError."""
-    arrays = [member.removesuffix(".npy") for member in archive.namelist()]
-    if name not in arrays:
+    arrays = array_names(archive)
+    if name not in arrays or f"{name}.npy" not in archive.namelist():
         raise DataError(
             f"The file holds no {name!r}.",
-            expected="arrays called images and labels",
+            expected="arrays called images and labels, or train_images, train_labels, val_images, …",
             received=", ".join(arrays) or "no arrays",
             where=str(path),
             remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…).",
@@ -68,10 +73,10 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     if header.dtype.hasobject:
         raise DataError(
             f"The array {name!r} holds Python objects, which may run code when they are read.",
-            expected="numbers",
+            expected="numbers or text",
             received=str(header.dtype),
             where=str(path),
-            remedy="Save it again as an array of numbers.",
+            remedy="Save it again as an array of numbers or text, without dtype=object.",
         )
     if not header.dtype.itemsize or 0 in header.shape[1:]:
         raise DataError(
@@ -93,18 +98,18 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     return header
 
 
-def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.generic]:
     """Return a small array of an npz, without pickles. Raises DataError."""
     array_header(archive, name, path)
     try:
         with archive.open(f"{name}.npy") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
             return array
     except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 
-def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[Any]]:
+def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[np.generic]]:
     """Yield the rows of an array of an npz, one after another: in bounded memory. Raises DataError."""
     header = array_header(archive, name, path)
     shape = header.shape[1:]

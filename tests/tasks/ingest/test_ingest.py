@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from hemaflow.tasks.ingest.cleaning import perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
+from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.schema import read_shards
 from hemaflow.tasks.sources.folders import FolderSource
 from hemaflow.tasks.sources.images import Decoded, fit
@@ -453,6 +455,34 @@ def test_the_scratch_file_gives_pictures_back(tmp_path: Path) -> None:
         ):
             fitted.add("9", pictures["0"][1:])
     assert (tmp_path / "pictures").stat().st_size == 9 * 5 * 5 * 3
+
+
+# Odd names
+
+
+def test_odd_names_are_read_back_byte_for_byte(store: LocalStore, tmp_path: Path) -> None:
+    folders = ["a\rb", "a\nb", "=1+1", "<img src=x>", "[bold]x", "\x1b[31mred", 'x"y', "x,y", "y" * 200]
+    names, path = [], tmp_path / "cells.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, folder in enumerate(folders):
+            for k in range(4):
+                file = io.BytesIO()
+                rng = np.random.default_rng([number, k])
+                Image.fromarray(
+                    np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+                ).save(file, "PNG")
+                names.append(f"{folder}/{k}\r.png")
+                archive.writestr(names[-1], file.getvalue())
+    manifest = ingest(store, path, image_size_pixels=32)
+    assert manifest.facts["classes"] == sorted(folders)
+    rows = read_index(manifest.read(store, "index.csv"))
+    assert sorted(row.id for row in rows) == sorted(names)
+    written = [
+        record.id
+        for split in SPLITS
+        for record in read_shards((manifest.path(store, o.name) for o in manifest.matching(f"{split}-")), 32)
+    ]
+    assert [row.id for row in rows] == written
 
 
 # Findings of what is unusual
