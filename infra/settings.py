@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")
     """Folder of data files that hemaflow downloaded."""
+    links_to: str = ""
+    """Folders outside the data that links in the data may lead to, separated by colons."""
     staging_dir: Path = Path("~/.cache/hemaflow/staging")
     """Folder of local copies of objects of a store in S3; processes share it."""
     staging_bytes: int = Field(default=20 * 2**30, ge=0)
@@ -53,6 +55,11 @@ class Settings(BaseSettings):
     """Prefect's global concurrency limit that is held while an accelerator is used; none where empty."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
     """The longest that one stage, or one shard, may take."""
+
+    @property
+    def link_folders(self) -> list[Path]:
+        """The folders of `links_to`."""
+        return [Path(folder) for folder in self.links_to.split(os.pathsep) if folder]
 
 
 def current_settings() -> Settings:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaflow.tasks.core.facts import Split
 from hemaflow.tasks.sources.base import Finding
 
 HASH_SIZE = 16
@@ -26,7 +27,8 @@ class Hashed(NamedTuple):
 
     ref: str
     class_name: str
-    split: str
+    split: Split | Literal[""]
+    """The split that it is in already; "" where it is to be divided."""
     sha256: str
     perceptual: NDArray[np.uint64]
     """uint64[4]."""
@@ -109,7 +111,7 @@ def clean(
             refs = [picture.ref for picture in together]
             findings.append(Finding("reference-duplicate", refs, "dropped all", reason))
         elif len(together) > 1:
-            splits = sorted({picture.split for picture in together} - {""})
+            splits = sorted({picture.split or "the other folds" for picture in together})
             crossing = f"; the source has them in {' and '.join(splits)}" if len(splits) > 1 else ""
             reason = f"perceptual hashes at most {near_duplicate_bits} bits apart{crossing}"
             action = "kept" if crossing else "kept in one split"

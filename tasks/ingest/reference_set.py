@@ -20,10 +20,12 @@ from hemaflow.infra.errors import DataError
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
+from hemaflow.tasks.sources.images import Decoded
 from hemaflow.tasks.sources.registry import open_source
 
 RESULT = "ingest:"
@@ -127,6 +129,10 @@ class Reference(Source):
         """See Source."""
         return self._source.read(ref.removeprefix(PREFIX))
 
+    def decode(self, ref: str) -> Decoded:
+        """See Source."""
+        return self._source.decode(ref.removeprefix(PREFIX))
+
     def close(self) -> None:
         """See Source."""
         self._source.close()
@@ -137,7 +143,7 @@ class IngestedTest(Source):
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self._store, self._manifest, self.name = store, manifest, f"ingest {manifest.key[:8]}"
-        self._size_pixels = int(manifest.facts["image_size_pixels"])
+        self._facts = IngestFacts.of(manifest)
         self._places: dict[str, Place] = {}
 
     def content_digest(self) -> str:
@@ -146,7 +152,7 @@ class IngestedTest(Source):
 
     def scan(self) -> Scan:
         """See Source."""
-        classes: list[str] = self._manifest.facts["classes"]
+        classes = self._facts.classes
         rows = [
             row for row in read_index(self._manifest.read(self._store, "index.csv")) if row.split == "test"
         ]
@@ -164,7 +170,7 @@ class IngestedTest(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
-        return parse(self._places[ref].read(), self._size_pixels).image
+        return parse(self._places[ref].read(), self._facts.image_size_pixels).image
 
 
 def _ingested(store: Store, key: str) -> Manifest:

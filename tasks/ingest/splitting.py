@@ -58,7 +58,30 @@ def split_fold(
         seed: Of the shuffles. The same for every fold, or the folds are not those of one division.
     """
     folds = _divide(labels, groups, dict.fromkeys(range(num_folds), 1.0 / num_folds), seed)
-    rest = [place for place, own in enumerate(folds) if own != fold]
+    is_test = [own == fold for own in folds]
+    return split_rest(labels, groups, is_test, num_folds=num_folds, val_share=val_share, seed=seed)
+
+
+def split_rest(
+    labels: Sequence[int],
+    groups: Sequence[int],
+    is_test: Sequence[bool],
+    *,
+    num_folds: int,
+    val_share: float,
+    seed: int,
+) -> list[Split]:
+    """Return the split of each picture where one fold is test already, of the rest some is val.
+
+    Args:
+        labels: The class of each picture, from 0.
+        groups: The group of each picture; among the rest, a group is never divided.
+        is_test: Whether each picture is of the fold that is test.
+        num_folds: How many folds there are, from 2.
+        val_share: Share of val among all pictures, in 0..1 − 1/num_folds.
+        seed: Random seed of the shuffle.
+    """
+    rest = [place for place, test in enumerate(is_test) if not test]
     chosen: list[Split] = ["test"] * len(labels)
     of_rest = split_groups(
         [labels[place] for place in rest],

@@ -8,14 +8,15 @@ Reads the source that --data names. Writes
 
 Guarantees: nothing is dropped without a finding; a picture and its near duplicates are in one split, unless
 the source itself has them in two; the same content gives the same bytes, in whatever order it is listed;
-memory does not grow with the number of images, but for their hashes. Images in files need no TensorFlow.
+each picture is decoded once, and memory does not grow with their number, but for their hashes: a scratch file
+keeps them at their final size (tasks/ingest/fitted.py). Images in files need no TensorFlow.
 
 With a reference set (tasks/ingest/reference_set.py), the test split is that set, whatever the source holds:
 what of the source is a picture of it, or nearly, is dropped, and the rest is divided into train and val. A
 split `test` of the source's own becomes val: somebody held it out, and it is not learnt from.
 
 In a cross-validation (num_folds), the test split is one fold of all the pictures, whatever splits the source
-has itself: over the folds, every picture is in the test split once.
+has itself: over the folds, every picture is in the test split once. Folds of the source's own are used.
 """
 
 from __future__ import annotations
@@ -24,41 +25,55 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaflow.infra.errors import DataError, StageError
+from hemaflow.infra.errors import ConfigError, DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import current_settings
-from hemaflow.tasks.core.facts import SPLITS, Split
+from hemaflow.tasks.core.facts import SPLITS, IngestFacts, Split
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.content import content_notes
+from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.reference_set import (
     open_reference,
     reference_sha256,
     result_key,
 )
-from hemaflow.tasks.ingest.splitting import split_fold, split_groups
+from hemaflow.tasks.ingest.splitting import split_fold, split_groups, split_rest
 from hemaflow.tasks.records.index import Row, write_index
 from hemaflow.tasks.records.schema import encode, one_hot, record_bytes, shard_name
 from hemaflow.tasks.records.tfrecord import write_records
-from hemaflow.tasks.sources.base import Finding, Item, Source
-from hemaflow.tasks.sources.images import Unreadable, fit
+from hemaflow.tasks.sources.base import Finding, Item, Scan, Source
+from hemaflow.tasks.sources.images import Note, Unreadable, fit
 from hemaflow.tasks.sources.registry import open_source
 
 log = logging.getLogger(__name__)
 
 CHUNK_IMAGES = 256
-"""Images under way at once between reading and hashing or writing; bounds the memory."""
+"""Images under way at once between reading and hashing; bounds the memory."""
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Examined(NamedTuple):
+    """A picture that could be read."""
+
+    hashed: Hashed
+    pixels: NDArray[np.uint8]
+    """uint8[S, S, 3], fitted."""
+    notes: tuple[Note, ...]
 
 
 def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
@@ -66,30 +81,34 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
 
     Raises:
         DataError: The source holds nothing to learn from.
+        ConfigError: The source has folds of its own, and the config does not say which of them is test.
         StageError: The source or the reference set changed since the key was made.
     """
     settings = current_settings()
     with (
         scratch_folder() as folder,
+        FittedPictures(folder / "pictures", config.image_size_pixels) as fitted,
         open_source(parents.data, settings) as source,
         open_reference(config.reference, parents.store, settings) as reference,
     ):
-        fixed, referred, findings = _reference_pictures(reference, config, draft)
+        fixed, referred, findings = _reference_pictures(reference, config, fitted, draft)
         scan = source.scan()
+        _require_folds(scan, source.name, config)
         items = [_with_split(item, config) for item in scan.items]
-        pictures, unreadable = _hash_all(source, items, config, draft)
+        pictures, remarks = _read_all(source, items, config, fitted, draft)
         cleaned = _clean(pictures, config, referred)
-        findings += [*scan.findings, *unreadable, *cleaned.findings]
-        learnt = {picture.class_name for picture in cleaned.kept}
-        _require_two(learnt, source.name, findings)
+        findings += [*scan.findings, *remarks, *cleaned.findings]
+        trainable = {picture.class_name for picture in cleaned.kept}
+        _require_two(trainable, source.name, findings)
         # Every source lists its classes in the order of their names.
-        classes = sorted(learnt | {picture.class_name for picture in fixed})
+        classes = sorted(trainable | {picture.class_name for picture in fixed})
         rows = _rows(cleaned, fixed, classes, config)
         for split in SPLITS:
             of_split = [row for row in rows if row.split == split]
-            origin = reference if config.reference and split == "test" else source
-            _write_split(origin, of_split, split, len(classes), config, draft, folder / "shard")
+            _write_split(fitted, of_split, split, len(classes), config, draft, folder / "shard")
     _require_unchanged(parents, config, draft)
+    counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
+    findings += _missing_classes(classes, counts)
     draft.put("index.csv", write_index(rows))
     found = [finding._asdict() for finding in sorted(findings, key=lambda f: (f.kind, f.items))]
     draft.put("findings.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
@@ -98,16 +117,15 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
         num_findings[finding.kind] += len(finding.items)
     for kind, count in sorted(num_findings.items()):
         log.info("%s: %d", kind, count)
-    counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
-    return draft.commit(
+    return IngestFacts(
         classes=classes,
         image_size_pixels=config.image_size_pixels,
         num_examples={split: sum(counts[split].values()) for split in SPLITS},
         class_counts={split: [counts[split][k] for k in range(len(classes))] for split in SPLITS},
         source=source.name,
         num_findings=dict(sorted(num_findings.items())),
-        **({"reference": config.reference_sha256} if config.reference else {}),
-    )
+        reference=config.reference_sha256,
+    ).commit(draft)
 
 
 def _require_unchanged(parents: Parents, config: IngestConfig, draft: Draft) -> None:
@@ -127,27 +145,44 @@ def _require_unchanged(parents: Parents, config: IngestConfig, draft: Draft) -> 
 
 
 def _reference_pictures(
-    reference: Source, config: IngestConfig, draft: Draft
+    reference: Source, config: IngestConfig, fitted: FittedPictures, draft: Draft
 ) -> tuple[list[Hashed], list[Hashed], list[Finding]]:
     """Return the pictures of the reference set, all that are readable of its source, and the findings.
 
     The test split of a result of ingest is a reference set as it is; any other source is cleaned first.
     """
     scan = reference.scan()
-    pictures, unreadable = _hash_all(reference, scan.items, config, draft)
+    pictures, remarks = _read_all(reference, scan.items, config, fitted, draft)
     if result_key(config.reference):
-        return pictures, pictures, unreadable
+        return pictures, pictures, remarks
     cleaned = _clean(pictures, config)
-    return cleaned.kept, pictures, [*scan.findings, *unreadable, *cleaned.findings]
+    return cleaned.kept, pictures, [*scan.findings, *remarks, *cleaned.findings]
+
+
+def _require_folds(scan: Scan, name: str, config: IngestConfig) -> None:
+    """Raise ConfigError where the source has folds and the config neither uses nor replaces them."""
+    num_folds = len({item.fold for item in scan.items if item.fold is not None})
+    if not num_folds or config.reference or config.num_folds == num_folds:
+        return
+    raise ConfigError(
+        f"The data is divided into {num_folds} folds, and it is not said which of them is the test split.",
+        expected=f"ingest.num_folds={num_folds} and ingest.fold from 0 to {num_folds - 1}",
+        received=f"ingest.num_folds={config.num_folds}",
+        where=name,
+        remedy=f"Add --set ingest.num_folds={num_folds} --set ingest.fold=0 to test on the first fold. To "
+        "divide the images anew, move the folders of the classes out of those of the folds. If these folders "
+        "are classes, give them names of classes.",
+    )
 
 
 def _with_split(item: Item, config: IngestConfig) -> Item:
-    """Return a picture with the split that its source has it in, as far as that counts.
+    """Return a picture with the split that it is in whatever the others are, if any.
 
-    Folds are made anew; beside a reference set, what the source has in test is val.
+    In a cross-validation that is test for the fold of the source that is tested, and splits of the source do
+    not count. With a reference set, what the source has in test is val.
     """
     if config.num_folds:
-        return item._replace(split="")
+        return item._replace(split="test" if item.fold == config.fold else "")
     return item._replace(split="val") if config.reference and item.split == "test" else item
 
 
@@ -160,32 +195,39 @@ def _clean(pictures: Sequence[Hashed], config: IngestConfig, reference: Sequence
     )
 
 
-def _hash_all(
-    source: Source, items: Sequence[Item], config: IngestConfig, draft: Draft
+def _read_all(
+    source: Source, items: Sequence[Item], config: IngestConfig, fitted: FittedPictures, draft: Draft
 ) -> tuple[list[Hashed], list[Finding]]:
-    """Read every picture once; return the hashes of those that can be read, and the others as findings."""
+    """Decode every picture, once; keep those that can be read in `fitted`.
 
-    def examine(item: Item) -> Hashed | Finding:
+    Returns:
+        Their hashes, in order, and findings of what is unreadable or unusual.
+    """
+
+    def examine(item: Item) -> tuple[Item, Examined | Note]:
         try:
-            pixels = fit(source.read(item.ref), config.image_size_pixels, config.fit)
+            decoded = source.decode(item.ref)
         except Unreadable as error:
-            return Finding("unreadable", [item.ref], "dropped", str(error))
+            return item, Note("unreadable", "dropped", str(error))
+        pixels = fit(decoded.pixels, config.image_size_pixels, config.fit)
         sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return Hashed(item.ref, item.class_name, item.split, sha256, perceptual_hash(pixels))
+        hashed = Hashed(item.ref, item.class_name, item.split, sha256, perceptual_hash(pixels))
+        return item, Examined(hashed, pixels, (*decoded.notes, *content_notes(decoded.pixels)))
 
     hashed: list[Hashed] = []
-    findings: list[Finding] = []
-    for done, result in enumerate(_in_order(examine, items), start=1):
-        if isinstance(result, Finding):
-            findings.append(result)
-        else:
-            hashed.append(result)
+    remarked: dict[Note, list[str]] = defaultdict(list)
+    for done, (item, result) in enumerate(_in_order(examine, items), start=1):
+        if isinstance(result, Examined):
+            hashed.append(result.hashed)
+            fitted.add(item.ref, result.pixels)
+        for note in result.notes if isinstance(result, Examined) else (result,):
+            remarked[note].append(item.ref)
         if done % CHUNK_IMAGES == 0 or done == len(items):
-            draft.progress(done, 2 * len(items), "reading images")
-    return hashed, findings
+            draft.progress(done, len(items), "reading images")
+    return hashed, [Finding(note.kind, refs, note.action, note.reason) for note, refs in remarked.items()]
 
 
-def _in_order(function: Any, items: Sequence[Any]) -> Iterator[Any]:
+def _in_order(function: Callable[[Given], Made], items: Sequence[Given]) -> Iterator[Made]:
     """Map over threads, in order, a bounded number at a time."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for start in range(0, len(items), CHUNK_IMAGES):
@@ -197,26 +239,7 @@ def _rows(
 ) -> list[Row]:
     """Return the index: every picture with its split, each split in a shuffled order of its own."""
     labels = [classes.index(picture.class_name) for picture in cleaned.kept]
-    splits: Sequence[Split]
-    if all(picture.split for picture in cleaned.kept):
-        splits = [picture.split for picture in cleaned.kept]  # type: ignore[misc]
-    elif config.num_folds:
-        splits = split_fold(
-            labels,
-            cleaned.groups,
-            num_folds=config.num_folds,
-            fold=config.fold,
-            val_share=config.val_share,
-            seed=config.seed,
-        )
-    else:
-        splits = split_groups(
-            labels,
-            cleaned.groups,
-            val_share=config.val_share,
-            test_share=0.0 if config.reference else config.test_share,
-            seed=config.seed,
-        )
+    splits = _splits(cleaned, labels, config)
     rows = [
         Row(picture.ref, picture.sha256, label, split, picture.ref)
         for picture, label, split in zip(cleaned.kept, labels, splits, strict=True)
@@ -233,8 +256,25 @@ def _rows(
     return shuffled
 
 
+def _splits(cleaned: Cleaned, labels: Sequence[int], config: IngestConfig) -> Sequence[Split]:
+    """Return the split of each picture that is left."""
+    own = [picture.split for picture in cleaned.kept if picture.split]
+    if len(own) == len(labels):
+        return own
+    groups, val_share, seed = cleaned.groups, config.val_share, config.seed
+    if own:
+        is_test = [picture.split == "test" for picture in cleaned.kept]
+        return split_rest(labels, groups, is_test, num_folds=config.num_folds, val_share=val_share, seed=seed)
+    if config.num_folds:
+        return split_fold(
+            labels, groups, num_folds=config.num_folds, fold=config.fold, val_share=val_share, seed=seed
+        )
+    test_share = 0.0 if config.reference else config.test_share
+    return split_groups(labels, groups, val_share=val_share, test_share=test_share, seed=seed)
+
+
 def _write_split(
-    source: Source,
+    fitted: FittedPictures,
     rows: Sequence[Row],
     split: Split,
     num_classes: int,
@@ -245,18 +285,28 @@ def _write_split(
     """Write the shards of a split, one after another over the same local file."""
     per_shard = max(1, config.shard_bytes // record_bytes(config.image_size_pixels, num_classes))
     num_shards = -(-len(rows) // per_shard)
-
-    def read(row: Row) -> NDArray[np.uint8]:
-        return fit(source.read(row.source), config.image_size_pixels, config.fit)
-
-    def records(shard_rows: Sequence[Row]) -> Iterable[bytes]:
-        for row, pixels in zip(shard_rows, _in_order(read, shard_rows), strict=True):
-            yield encode(row.id, pixels, one_hot(row.label, num_classes))
-
     for number in range(num_shards):
-        count = write_records(path, records(rows[number * per_shard : (number + 1) * per_shard]))
+        of_shard = rows[number * per_shard : (number + 1) * per_shard]
+        records = (encode(row.id, fitted[row.source], one_hot(row.label, num_classes)) for row in of_shard)
+        count = write_records(path, records)
         draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
         draft.progress(number + 1, num_shards, f"writing {split}")
+
+
+def _missing_classes(classes: Sequence[str], counts: Mapping[Split, Counter[int]]) -> list[Finding]:
+    """Return findings of classes that no split judges, and of those that are not trained on."""
+    findings = []
+    for label, name in enumerate(classes):
+        num = {split: counts[split][label] for split in SPLITS}
+        if not num["train"]:
+            reason = "no image of it is in train: the model cannot name it"
+            findings.append(Finding("untrained-class", [name], "kept", reason))
+        if not num["val"] and not num["test"]:
+            reason = f"val and test have no image of it, train has {num['train']}: no metric judges it"
+            findings.append(Finding("unjudged-class", [name], "kept", reason))
+    for finding in findings:
+        log.warning("class %r: %s", finding.items[0], finding.reason)
+    return findings
 
 
 def _require_two(classes: Collection[str], name: str, findings: Sequence[Finding]) -> None:

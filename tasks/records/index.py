@@ -8,12 +8,13 @@ The k-th row of a split is the k-th record of that split's shards.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.core.facts import SPLITS, Split
+from hemaflow.tasks.records.table import read_table, write_table
+
+_SPLITS: dict[str, Split] = {split: split for split in SPLITS}
 
 
 class Row(NamedTuple):
@@ -28,17 +29,13 @@ class Row(NamedTuple):
 
 def write_index(rows: Iterable[Row]) -> bytes:
     """Return the index as CSV."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return write_table([Row._fields, *rows])
 
 
 def read_index(data: bytes) -> list[Row]:
     """Return the rows of an index, in order."""
-    reader = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    _, *rows = read_table(data)
     return [
-        Row(row["id"], row["sha256"], int(row["label"]), row["split"], row["source"])  # type: ignore[arg-type]
-        for row in reader
+        Row(image_id, sha256, int(label), _SPLITS[split], source)
+        for image_id, sha256, label, split, source in rows
     ]

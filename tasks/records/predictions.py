@@ -6,8 +6,6 @@ the views.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import StageError
+from hemaflow.tasks.records.table import read_table, write_table
 
 
 class Reported(NamedTuple):
@@ -47,14 +46,13 @@ def write_predictions(
         plain: [N, C], probabilities of the image as it is.
         averaged: [N, C], averaged over the views.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     numbers = range(plain.shape[1])
-    writer.writerow(["id", "label", *(f"prob_{k}" for k in numbers), *(f"tta_{k}" for k in numbers)])
-    for row, image_id in enumerate(ids):
-        values = [*plain[row], *averaged[row]]
-        writer.writerow([image_id, labels[row], *(f"{value:.9g}" for value in values)])
-    return text.getvalue().encode()
+    header = ["id", "label", *(f"prob_{k}" for k in numbers), *(f"tta_{k}" for k in numbers)]
+    rows = (
+        [image_id, label, *(f"{value:.9g}" for value in (*plain[row], *averaged[row]))]
+        for row, (image_id, label) in enumerate(zip(ids, labels.tolist(), strict=True))
+    )
+    return write_table([header, *rows])
 
 
 def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
@@ -63,7 +61,7 @@ def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
     Raises:
         StageError: It is no such table, or of other classes.
     """
-    header, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
+    header, *rows = read_table(data)
     prefix = "tta_" if tta else "prob_"
     columns = [column for column, name in enumerate(header) if name.startswith(prefix)]
     if header[:2] != ["id", "label"] or len(columns) != num_classes:

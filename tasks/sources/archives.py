@@ -6,12 +6,14 @@ declares and what a true file could hold.
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,20 @@ MAX_ARRAY_BYTES = 64 << 30
 """The largest array in an npz that is unpacked: two million images of 96 px, squared."""
 MAX_RATIO = 1100
 """The most that deflate can compress is 1032 to 1 (zlib's technical details); more is a forged header."""
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError)
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,  # bz2
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 """What `zipfile` and numpy raise of an archive that is cut off, damaged, encrypted or of an unknown kind."""
 
 
@@ -30,16 +45,21 @@ class Header(NamedTuple):
     """What an array in an npz declares to be."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
+
+
+def array_names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays in an npz."""
+    return [member.removesuffix(".npy") for member in archive.namelist()]
 
 
 def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     """Return the header of an array in an npz, checked against what the archive holds. Raises DataError."""
-    arrays = [member.removesuffix(".npy") for member in archive.namelist()]
-    if name not in arrays:
+    arrays = array_names(archive)
+    if name not in arrays or f"{name}.npy" not in archive.namelist():
         raise DataError(
             f"The file holds no {name!r}.",
-            expected="arrays called images and labels",
+            expected="arrays called images and labels, or train_images, train_labels, val_images, …",
             received=", ".join(arrays) or "no arrays",
             where=str(path),
             remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…).",
@@ -53,10 +73,17 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     if header.dtype.hasobject:
         raise DataError(
             f"The array {name!r} holds Python objects, which may run code when they are read.",
-            expected="numbers",
+            expected="numbers or text",
             received=str(header.dtype),
             where=str(path),
-            remedy="Save it again as an array of numbers.",
+            remedy="Save it again as an array of numbers or text, without dtype=object.",
+        )
+    if not header.dtype.itemsize or 0 in header.shape[1:]:
+        raise DataError(
+            f"The array {name!r} holds nothing.",
+            received=f"{header.dtype} of shape {header.shape}",
+            where=str(path),
+            remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…).",
         )
     num_bytes = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     honest = num_bytes + offset == member.file_size <= MAX_RATIO * max(1, member.compress_size)
@@ -71,18 +98,18 @@ def array_header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     return header
 
 
-def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.generic]:
     """Return a small array of an npz, without pickles. Raises DataError."""
     array_header(archive, name, path)
     try:
         with archive.open(f"{name}.npy") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
             return array
     except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 
-def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[Any]]:
+def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[np.generic]]:
     """Yield the rows of an array of an npz, one after another: in bounded memory. Raises DataError."""
     header = array_header(archive, name, path)
     shape = header.shape[1:]
@@ -104,7 +131,12 @@ def _read_header(file: IO[bytes]) -> tuple[Header, int]:
     }.get(version)
     if read is None:
         raise ValueError(f"npy format {version} is not known")
-    shape, fortran_order, dtype = read(file)
+    try:
+        shape, fortran_order, dtype = read(file)
+    except Exception as error:  # numpy evaluates the header as Python text, which fails in many ways
+        raise ValueError(f"the header of an array cannot be read: {error}") from error
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"an array is said to be of shape {shape}")
     if fortran_order:
         raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
     return Header(shape, dtype), file.tell()
@@ -114,7 +146,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open an archive to read. Raises DataError where it is cut off or none."""
     try:
         return zipfile.ZipFile(path)
-    except (*BROKEN_ZIP, OSError) as error:
+    except BROKEN_ZIP as error:
         raise broken_archive(path, error) from error
 
 

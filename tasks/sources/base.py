@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
+from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.sources.images import Decoded
 
 
 class Finding(NamedTuple):
@@ -21,11 +24,15 @@ class Finding(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One picture of a source: how to ask for it, its class, and its split where the source has one."""
+    """One picture of a source."""
 
     ref: str
+    """Its name in the source, by which it is read."""
     class_name: str
-    split: str
+    split: Split | Literal[""]
+    """train, val or test where the source has splits, else empty."""
+    fold: int | None = None
+    """Number of its fold where the source has folds, from 0."""
 
 
 class Scan(NamedTuple):
@@ -56,6 +63,13 @@ class Source(ABC):
     def read(self, ref: str) -> NDArray[np.uint8]:
         """Return a picture as uint8[h, w, 3] in 0..255. Raises Unreadable. Called from several threads."""
 
+    def decode(self, ref: str) -> Decoded:
+        """Return a picture with notes on what is unusual about its file. Raises Unreadable.
+
+        Sources of image files override it; called from several threads.
+        """
+        return Decoded(self.read(ref))
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Let go of what is held open."""
 
@@ -68,13 +82,26 @@ class Source(ABC):
         self.close()
 
 
-def _enough(classes: list[str], name: str) -> list[str]:
-    if len(classes) < 2:
-        raise DataError(
-            "There is nothing to tell apart." if classes else "There are no images.",
-            expected="at least two classes, each a folder with .jpg or .png images (or a label of an .npz)",
-            received=f"one class, {classes[0]!r}" if classes else "none",
-            where=name,
-            remedy="Put the images of each class into a folder of its own.",
-        )
-    return classes
+def require_classes(classes: list[str], name: str, findings: Sequence[Finding] = ()) -> list[str]:
+    """Return the classes of a source where there are two at least. Raises DataError.
+
+    Args:
+        classes: Their names.
+        name: What the source is called.
+        findings: What was found in it, which may tell why there are so few.
+    """
+    if len(classes) >= 2:
+        return classes
+    links = [finding for finding in findings if finding.kind == "link"]
+    because, remedy = "", "Put the images of each class into a folder of its own."
+    if links:
+        num_links = sum(len(link.items) for link in links)
+        because = f"; {num_links} links were left out, such as {links[0].items[0]!r}: {links[0].reason}"
+        remedy = "To follow links, set HEMAFLOW_LINKS_TO to the folder that they lead to."
+    raise DataError(
+        "There is nothing to tell apart." if classes else "There are no images.",
+        expected="at least two classes, each a folder with .jpg or .png images (or a label of an .npz)",
+        received=(f"one class, {classes[0]!r}" if classes else "none") + because,
+        where=name,
+        remedy=remedy,
+    )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.tasks.core.classes import PBC_CLASSES
+from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.sources.archives import open_zip, read_array, stream_rows
 
 RECORD = "https://zenodo.org/records/10519652/files"
@@ -48,7 +49,6 @@ RELEASES: Mapping[str, Release] = {
 }
 
 
-SPLITS = ("train", "val", "test")
 REACH_SECONDS = 20.0
 """How long the host may take to answer at all."""
 
@@ -132,7 +132,7 @@ def prepared(name: str, release: Release, download_dir: Path, manual_dir: Path) 
     return builder
 
 
-def examples(builder: BloodMnist) -> Iterator[tuple[str, int, NDArray[np.uint8], int]]:
+def examples(builder: BloodMnist) -> Iterator[tuple[Split, int, NDArray[np.uint8], int]]:
     """Yield (split, row within it, uint8[S, S, 3], label) of all splits."""
     config = tfds.ReadConfig(interleave_cycle_length=1)
     for split in SPLITS:

@@ -3,53 +3,72 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import file_sha256
-from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, _enough
-from hemaflow.tasks.sources.images import IMAGE_SUFFIXES, Unreadable, decode_image
+from hemaflow.tasks.sources.base import Finding, Scan, Source
+from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
+from hemaflow.tasks.sources.layout import scan_class_folders
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+class Listing(NamedTuple):
+    """What a folder holds, all paths relative to it and in order."""
+
+    files: list[str]
+    folders: list[str]
+    findings: list[Finding]
+    """What is left out: links out of the folder, names that are no text."""
 
 
 class FolderSource(Source):
-    """A folder with one folder per class."""
+    """A folder with one folder per class.
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.name = root, root.resolve().name
+    Args:
+        root: The folder.
+        links_to: Folders outside of it that its links may lead to.
+    """
+
+    def __init__(self, root: Path, links_to: Sequence[Path] = ()) -> None:
+        self.root, self.name, self._links_to = root, root.resolve().name, links_to
 
     def content_digest(self) -> str:
-        """See Source: the paths and contents of all files."""
+        """See Source: the paths and contents of all files, and the paths of what is left out."""
         total = hashlib.sha256()
-        for ref in self._files():
-            total.update(f"{ref}\0{file_sha256(self.root / ref)}\0".encode())
+        listing = list_folder(self.root, self._links_to)
+        for ref in listing.files:
+            try:
+                total.update(f"{ref}\0{file_sha256(self.root / ref)}\0".encode())
+            except OSError as error:
+                raise _unreadable(self.root / ref, error) from error
+        for finding in listing.findings:
+            total.update(repr((finding.kind, finding.items)).encode())
         return total.hexdigest()
 
     def scan(self) -> Scan:
         """See Source."""
-        folders = [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_dir()]
-        return scan_class_folders(self._files(), folders, self.name)
+        listing = list_folder(self.root, self._links_to)
+        return scan_class_folders(listing.files, listing.folders, self.name, listing.findings)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
+        return self.decode(ref).pixels
+
+    def decode(self, ref: str) -> Decoded:
+        """See Source."""
         try:
             with (self.root / ref).open("rb") as file:
-                return decode_image(file)
+                return decode(file)
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
-
-    def _files(self) -> list[str]:
-        root = self.root.resolve()
-        return sorted(
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.is_file() and path.resolve().is_relative_to(root)
-        )
 
 
 class S3Source(FolderSource):
@@ -71,62 +90,75 @@ class S3Source(FolderSource):
         return super().scan()
 
 
-def scan_class_folders(files: Sequence[str], folders: Sequence[str], name: str) -> Scan:
-    """Tell classes and splits from paths: [wrapper/…][train|val|test/]class/…/image.
+def list_folder(root: Path, links_to: Sequence[Path] = ()) -> Listing:
+    """List the files and folders under `root`.
 
-    Args:
-        files: Paths of files, relative, in order.
-        folders: Paths of folders; those without an image are empty classes.
-        name: What the source is called.
+    Links are followed that lead to a file or folder under `root` or `links_to`, but for those that lead back
+    to a folder that holds them and links to folders within linked folders: every path ends. What is left out
+    is found.
 
     Raises:
-        DataError: There is nothing to learn from.
+        DataError: A folder cannot be read.
     """
-    hidden = [file for file in files if _is_hidden(file)]
-    seen = [file for file in files if not _is_hidden(file)]
-    images = [file for file in seen if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES]
-    depth = _wrapper_depth([PurePosixPath(file).parts for file in images])
+    allowed = [path.expanduser().resolve() for path in (root, *links_to)]
+    files: list[str] = []
+    folders: list[str] = []
+    left_out: dict[tuple[str, str], list[str]] = defaultdict(list)
+    waiting = [("", False)]
+    while waiting:
+        folder, is_linked = waiting.pop()
+        try:
+            entries = list(os.scandir(root / folder))
+        except OSError as error:
+            raise _unreadable(root / folder, error) from error
+        for entry in entries:
+            ref = f"{folder}/{entry.name}" if folder else entry.name
+            if not _is_text(entry.name):
+                shown = ref.encode(errors="surrogateescape").decode(errors="backslashreplace")
+                left_out["unreadable-name", "its name is not UTF-8: rename it"].append(shown)
+                continue
+            problem = _link_problem(Path(entry.path), allowed, is_linked) if entry.is_symlink() else ""
+            if problem:
+                left_out["link", problem].append(ref)
+            elif entry.is_dir():
+                folders.append(ref)
+                waiting.append((ref, is_linked or entry.is_symlink()))
+            elif entry.is_file():
+                files.append(ref)
+            else:
+                left_out["ignored-file", "neither a file nor a folder"].append(ref)
     findings = [
-        Finding("ignored-file", [file], "left out", "hidden, or made by an operating system")
-        for file in hidden
+        Finding(kind, sorted(refs), "left out", reason) for (kind, reason), refs in sorted(left_out.items())
     ]
-    items = []
-    splits = _has_split_folders([PurePosixPath(file).parts[depth:] for file in images])
-    for file in seen:
-        parts = PurePosixPath(file).parts[depth:]
-        split = SPLIT_FOLDERS[parts[0].lower()] if splits and len(parts) > 1 else ""
-        below = parts[1:] if split else parts
-        if file not in images and PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
-            findings.append(Finding("ignored-file", [file], "left out", "not named .jpg, .jpeg or .png"))
-        elif len(below) < 2:
-            findings.append(Finding("ignored-file", [file], "left out", "in no folder of a class"))
-        else:
-            items.append(Item(file, below[0], split))
-    classes = sorted({item.class_name for item in items})
-    level = depth + (1 if splits else 0)
-    for folder in sorted(set(folders)):
-        parts = PurePosixPath(folder).parts
-        if len(parts) == level + 1 and not _is_hidden(folder) and parts[-1] not in classes:
-            reason = "no image in this folder: the class is left out"
-            findings.append(Finding("empty-class", [folder], "left out", reason))
-    return Scan(_enough(classes, name), items, findings)
+    return Listing(sorted(files), sorted(folders), findings)
 
 
-def _is_hidden(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return any(part.startswith((".", "__MACOSX")) or part in ("Thumbs.db", "desktop.ini") for part in parts)
+def _link_problem(link: Path, allowed: Sequence[Path], is_linked: bool) -> str:
+    """Return why a link is not followed; "" where it is."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links
+        return "a link that leads nowhere"
+    if not any(target.is_relative_to(folder) for folder in allowed):
+        folder = target if target.is_dir() else target.parent
+        return f"a link out of the data; to follow it, set HEMAFLOW_LINKS_TO={folder}"
+    if target.is_dir() and link.parent.resolve().is_relative_to(target):
+        return "a link back to a folder that holds it"
+    return "a link to a folder within a linked folder" if target.is_dir() and is_linked else ""
 
 
-def _wrapper_depth(paths: Iterable[tuple[str, ...]]) -> int:
-    """Return how many leading folders all images share before the classes begin."""
-    paths = list(paths)
-    depth = 0
-    while paths and all(len(parts) > depth + 2 for parts in paths) and len({p[depth] for p in paths}) == 1:
-        depth += 1
-    return depth
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _has_split_folders(paths: Sequence[tuple[str, ...]]) -> bool:
-    deep = [parts for parts in paths if len(parts) > 2]
-    tops = {parts[0].lower() for parts in deep}
-    return bool(deep) and len(deep) == len(paths) and tops <= SPLIT_FOLDERS.keys() and len(tops) > 1
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        "A part of the data cannot be read.",
+        received=error.strerror or str(error),
+        where=str(path),
+        remedy="Change its permissions, or remove it.",
+    )

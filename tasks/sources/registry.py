@@ -31,7 +31,7 @@ def open_source(data: str, settings: Settings) -> Source:
         return S3Source(data, settings)
     path = Path(data).expanduser()
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, settings.link_folders)
     if path.is_file() and path.suffix == ".npz":
         return NpzSource(path)
     if path.is_file() and path.suffix == ".zip":

@@ -16,8 +16,8 @@ from hemaflow.tasks.sources.archives import (
     open_zip,
 )
 from hemaflow.tasks.sources.base import Scan, Source
-from hemaflow.tasks.sources.folders import scan_class_folders
-from hemaflow.tasks.sources.images import Unreadable, decode_image
+from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
+from hemaflow.tasks.sources.layout import scan_class_folders
 
 MAX_MEMBER_BYTES = 200 << 20
 """The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""
@@ -52,13 +52,18 @@ class ZipSource(Source):
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
+        return self.decode(ref).pixels
+
+    def decode(self, ref: str) -> Decoded:
+        """See Source."""
         member = self._archive.getinfo(ref)
         if member.file_size > MAX_MEMBER_BYTES or member.file_size > MAX_RATIO * max(1, member.compress_size):
             raise Unreadable(f"declares {member.file_size} bytes, too many for an image")
         try:
-            return decode_image(io.BytesIO(self._archive.read(member)))
-        except BROKEN_ZIP as error:
-            raise Unreadable(f"damaged in the archive: {error}") from error
+            data = self._archive.read(member)
+        except (*BROKEN_ZIP, MemoryError) as error:  # LZMA asks for what memory the member declares
+            raise Unreadable(f"damaged in the archive: {error or type(error).__name__}") from error
+        return decode(io.BytesIO(data))
 
     def close(self) -> None:
         """See Source."""

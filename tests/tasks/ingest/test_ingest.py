@@ -6,33 +6,38 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from hemaflow.infra.errors import DataError, StageError
+from hemaflow.infra.errors import ConfigError, DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.facts import SPLITS
 from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.ingest import reference_set, stage
 from hemaflow.tasks.ingest.cleaning import perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
+from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.schema import read_shards
-from hemaflow.tasks.sources.images import fit
+from hemaflow.tasks.sources.folders import FolderSource
+from hemaflow.tasks.sources.images import Decoded, fit
 from hemaflow.tasks.sources.registry import open_source
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
 from helpers.pictures import inputs  # isort: skip
 
-GOLDEN_DIGEST = "309dadd8081e3ff6f847560d55cc530f1d4b4859bc8d84d57140c789a167c22a"
+GOLDEN_DIGEST = "e3898b061a5aa5857bcaafb0228281e8d1b8b88719d5a350a250539af0bba9bd"
 
 
 def ingest(store: LocalStore, data: Path | str, **config: Any) -> Manifest:
@@ -404,6 +409,122 @@ def test_a_reference_that_is_not_there_is_a_mistake(store: LocalStore, tmp_path:
         referred(store, coloured(tmp_path / "data", "00", "01"), f"ingest:{'0' * 64}")
 
 
+# Each picture once
+
+
+class Counted(FolderSource):
+    """A folder that counts what is decoded."""
+
+    decoded: ClassVar[Counter[str]] = Counter()
+
+    def decode(self, ref: str) -> Decoded:
+        self.decoded[ref] += 1
+        return super().decode(ref)
+
+
+def test_each_picture_is_decoded_once(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = coloured(tmp_path / "data", *numbered(0, 30))
+    (data / "red" / "text.png").write_text("no picture")
+    reference = coloured(tmp_path / "reference", *numbered(25, 35))
+    monkeypatch.setattr(Counted, "decoded", Counter[str]())
+    monkeypatch.setattr(stage, "open_source", lambda data, settings: Counted(Path(data)))
+    monkeypatch.setattr(reference_set, "open_source", lambda data, settings: Counted(Path(data)))
+    manifest = referred(store, data, str(reference), image_size_pixels=32)
+    assert manifest.facts["num_examples"] == {"train": 42, "val": 8, "test": 20}
+    assert pixels_of(store, manifest, "test") == files(reference, 32)
+    both = {f"{name}/{number}.png" for name in ("blue", "red") for number in numbered(25, 30)}
+    assert Counted.decoded.keys() >= both
+    assert {ref: n for ref, n in Counted.decoded.items() if n != (2 if ref in both else 1)} == {}
+
+
+def test_the_scratch_file_gives_pictures_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {f"{k}": rng.integers(0, 256, (5, 5, 3), np.uint8) for k in range(9)}
+    with FittedPictures(tmp_path / "pictures", 5) as fitted:
+        for ref, pixels in pictures.items():
+            fitted.add(ref, pixels)
+            np.testing.assert_array_equal(fitted[ref], pixels)
+        for ref, pixels in reversed(pictures.items()):
+            np.testing.assert_array_equal(fitted[ref], pixels)
+        with pytest.raises(KeyError):
+            fitted["9"]
+        with pytest.raises(
+            ValueError, match=r"Expected a picture of shape \(5, 5, 3\). Received: \(4, 5, 3\)"
+        ):
+            fitted.add("9", pictures["0"][1:])
+    assert (tmp_path / "pictures").stat().st_size == 9 * 5 * 5 * 3
+
+
+# Odd names
+
+
+def test_odd_names_are_read_back_byte_for_byte(store: LocalStore, tmp_path: Path) -> None:
+    folders = ["a\rb", "a\nb", "=1+1", "<img src=x>", "[bold]x", "\x1b[31mred", 'x"y', "x,y", "y" * 200]
+    names, path = [], tmp_path / "cells.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, folder in enumerate(folders):
+            for k in range(4):
+                file = io.BytesIO()
+                rng = np.random.default_rng([number, k])
+                Image.fromarray(
+                    np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+                ).save(file, "PNG")
+                names.append(f"{folder}/{k}\r.png")
+                archive.writestr(names[-1], file.getvalue())
+    manifest = ingest(store, path, image_size_pixels=32)
+    assert manifest.facts["classes"] == sorted(folders)
+    rows = read_index(manifest.read(store, "index.csv"))
+    assert sorted(row.id for row in rows) == sorted(names)
+    written = [
+        record.id
+        for split in SPLITS
+        for record in read_shards((manifest.path(store, o.name) for o in manifest.matching(f"{split}-")), 32)
+    ]
+    assert [row.id for row in rows] == written
+
+
+# Findings of what is unusual
+
+
+def test_unusual_pictures_are_kept_and_listed_together(store: LocalStore, tmp_path: Path) -> None:
+    root = cells(tmp_path / "cells")
+    rng = np.random.default_rng(0)
+    for number, level in enumerate((20, 130)):
+        Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(root / "basophil" / f"plain{number}.png")
+        noise = rng.integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(root / "platelet" / f"noise{number}.png")
+        grey = np.asarray(Image.open(root / "basophil" / f"0{number}.png").convert("L"))
+        deep = grey.astype(np.uint16) * 15
+        Image.fromarray(deep).save(root / "basophil" / f"deep{number}.png")
+    manifest = ingest(store, root)
+    kinds = {f["kind"]: f["items"] for f in findings(store, manifest) if f["kind"] != "near-duplicate"}
+    assert kinds == {
+        "noise-picture": ["platelet/noise0.png", "platelet/noise1.png"],
+        "plain-picture": ["basophil/plain0.png", "basophil/plain1.png"],
+        "shallow-bits": ["basophil/deep0.png", "basophil/deep1.png"],
+    }
+    kept = {row["source"] for row in index(store, manifest)}
+    assert {item for items in kinds.values() for item in items} <= kept
+
+
+def test_a_class_that_no_split_judges_or_trains_on_is_named(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = cells(tmp_path / "cells")
+    (root / "single").mkdir()
+    Image.fromarray(draw_cell(3, 0)).save(root / "single" / "0.png")
+    manifest = ingest(store, root)
+    assert by_kind(store, manifest) == {"unjudged-class": {"single"}}
+    assert "class 'single': val and test have no image of it, train has 1" in caplog.text
+    assert manifest.facts["num_findings"] == {"unjudged-class": 1}
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "c")):
+        coloured(tmp_path / "given" / split, f"{split}{name}", classes=(name, name))
+    manifest = ingest(store, tmp_path / "given", image_size_pixels=32)
+    assert by_kind(store, manifest) == {"unjudged-class": {"b"}, "untrained-class": {"c"}}
+
+
 # Folds
 
 
@@ -434,6 +555,34 @@ def test_folds_are_made_anew_where_the_source_has_splits(store: LocalStore, tmp_
     own = {row["source"].split("/")[0] for row in index(store, manifest) if row["split"] == "test"}
     assert manifest.facts["num_examples"]["test"] == 12
     assert len(own) > 1
+
+
+def test_folds_of_the_source_are_used_and_asked_about(store: LocalStore, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(3):
+        coloured(root / f"fold_{number + 1}", *numbered(6 * number, 6 * number + 6))
+    pixels = np.asarray(Image.open(root / "fold_1" / "red" / "03.png")).copy()
+    pixels[:2, :2] ^= 1  # nearly the same, in two folds
+    Image.fromarray(pixels).save(root / "fold_2" / "red" / "again.png")
+    with pytest.raises(
+        ConfigError, match=r"divided into 3 folds(.|\n)*--set ingest.num_folds=3 --set ingest.fold=0"
+    ):
+        ingest(store, root, image_size_pixels=32)
+    with pytest.raises(ConfigError, match=r"divided into 3 folds(.|\n)*Received: ingest.num_folds=5"):
+        ingest(store, root, image_size_pixels=32, num_folds=5)
+    for fold in range(3):
+        manifest = ingest(store, root, image_size_pixels=32, num_folds=3, fold=fold, val_share=0.2)
+        rows = index(store, manifest)
+        assert manifest.facts["classes"] == ["blue", "red"]
+        tested = {row["source"] for row in rows if row["split"] == "test"}
+        assert tested == {row["source"] for row in rows if row["source"].startswith(f"fold_{fold + 1}/")}
+        assert min(manifest.facts["class_counts"]["val"]) >= 3
+        (near,) = findings(store, manifest)
+        crossing = "the source has them in test and the other folds"
+        assert (near["kind"], crossing in near["reason"]) == ("near-duplicate", fold < 2)
+    reference = coloured(tmp_path / "reference", *numbered(30, 36))
+    manifest = referred(store, root, str(reference), image_size_pixels=32)
+    assert manifest.facts["num_examples"]["test"] == 12
 
 
 @pytest.mark.parametrize(
