@@ -22,9 +22,10 @@ from hemaflow.flows.api.console import ConsoleObserver
 from hemaflow.flows.cli.compare import listing
 from hemaflow.flows.cli.options import err, out
 from hemaflow.flows.config.policies import ANY_WAY_ROUND, MOVED_AND_RECOLOURED
-from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.runs.leaderboard import plot, rank
-from hemaflow.flows.server.embedded import prefect_watched_by
+from hemaflow.flows.workflows.comparison import compare
+from hemaflow.flows.workflows.host import DirectHost
+from hemaflow.infra.settings import current_settings
 
 RECIPE = "cnn"
 LAYERS = [
@@ -56,14 +57,14 @@ def main() -> None:
     online = common | {"train.online": LAYERS}
     # Together: what leaves out the images themselves must have copies of them.
     copies = ("augment.keep_original=false", f"augment.copies={arguments.copies}")
-    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
-        from hemaflow.flows.comparison import comparison
-
+    with ConsoleObserver(err) as observer:
+        host = DirectHost(observer, current_settings())
         ranked = rank(
             [
                 member
                 for fields, vary in ((offline, copies), (online, ()))
-                for member in comparison(
+                for member in compare(
+                    host,
                     recipes=(RECIPE,),
                     vary=vary,
                     seeds=arguments.seeds,

@@ -1,40 +1,22 @@
 """The flow `label-errors`: a cross-validation, and a list of images whose labels a person should look at.
 
-Every fold is a run of `blood-cell-training` of its own, until evaluate: what is complete is reused. What the
-models say of the images that they did not learn from goes to `tasks/review/label_errors.py`.
+Every fold is a run of `blood-cell-training` of its own (`flows/workflows/label_errors.py`).
 """
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from hemaflow.flows.config.folds import fold_requests
 from hemaflow.flows.config.recipes import RecipeName
-from hemaflow.flows.engine.label_finding import find_label_errors
-from hemaflow.flows.prefect_ui import pages
-from hemaflow.flows.prefect_ui.artifacts import publish
-from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.prefect_host import PrefectHost
 from hemaflow.flows.server.supervision import supervised
-from hemaflow.flows.training import SETTINGS, blood_cell_training
-from hemaflow.infra.results.manifest import Manifest
-from hemaflow.infra.store.base import Store
-from hemaflow.infra.store.open import open_store
-from hemaflow.tasks.review.label_errors import CSV_NAME, LabelErrorsConfig, RankBy, read_candidates
-
-
-class LabelErrors(NamedTuple):
-    """What came of looking for label errors."""
-
-    runs: list[str]
-    """One for each fold."""
-    result: Manifest
-    """`label-errors.csv`, `label-errors.html` (tasks/review/label_errors.py)."""
+from hemaflow.flows.workflows.label_errors import LabelErrors, search_label_errors
+from hemaflow.tasks.review.label_errors import RankBy
 
 
 def run_name() -> str:
@@ -64,21 +46,12 @@ def label_errors(
         store: The object store: a folder or s3://bucket/prefix; that of HEMAFLOW_STORE where empty.
     """
     with supervised():
-        opened = open_store(store or SETTINGS.store)
-        requests = fold_requests(recipe, data=data, changes=changes, folds=folds, store=store)
-        records = [blood_cell_training(**request.model_dump()) for request in requests]
-        result = find(opened, records, LabelErrorsConfig(rank_by=rank_by))
-        candidates = read_candidates(result.read(opened, CSV_NAME))
-        runs = [record.run for record in records]
-        publish(
-            "label-errors",
-            lambda: pages.label_errors(result, candidates, runs, opened.url),
-            "Images whose labels to look at",
+        return search_label_errors(
+            PrefectHost(),
+            recipe=recipe,
+            data=data,
+            changes=changes,
+            folds=folds,
+            rank_by=rank_by,
+            store=store,
         )
-        return LabelErrors(runs, result)
-
-
-@task(task_run_name="find label errors", cache_policy=NO_CACHE, persist_result=False)
-def find(store: Store, records: list[RunRecord], config: LabelErrorsConfig) -> Manifest:
-    """Find the candidates in what the models of all folds say."""
-    return find_label_errors(store, records, SETTINGS, config)

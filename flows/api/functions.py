@@ -9,16 +9,14 @@ from pathlib import Path
 
 from hemaflow.flows.api.console import observer_for
 from hemaflow.flows.api.run import Run
-from hemaflow.flows.api.start import carry_out
+from hemaflow.flows.api.start import carry_out, carry_out_workflow, comparison_flow
 from hemaflow.flows.config.recipes import RECIPES, Recipe, recipe_named
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.engine.engine import Decision
-from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.engine.open import open_engine
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.leaderboard import Member
 from hemaflow.flows.runs.record import runs as run_records
-from hemaflow.flows.server.embedded import prefect_watched_by
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store as open_store_at
@@ -128,14 +126,14 @@ def compare(
         >>> hemaflow.compare(["cnn", "laptop"], "cells.zip", seeds=3)[0].name  # doctest: +SKIP
         'laptop'
     """
-    with (
-        observer_for(sys.stderr if progress else None) as observer,
-        prefect_watched_by(WatchedRun(observer)),
-    ):
-        from hemaflow.flows.comparison import comparison
+    from hemaflow.flows.workflows import comparison  # loads numpy
 
-        members: list[Member] = comparison(
-            recipes=tuple(recipes),  # type: ignore[arg-type]
+    with observer_for(sys.stderr if progress else None) as observer:
+        return carry_out_workflow(
+            comparison.compare,
+            comparison_flow,
+            observer,
+            recipes=tuple(recipes),
             backbones=tuple(backbones),
             policies=tuple(policies),
             vary=tuple(f"{field}={','.join(map(_text, values))}" for field, values in (vary or {}).items()),
@@ -146,7 +144,6 @@ def compare(
             changes=_changes(set),
             store=str(store),
         )
-    return members
 
 
 def runs(store: str | Path = "") -> list[Run]:

@@ -11,12 +11,11 @@ import typer
 from rich.table import Table
 
 from hemaflow.flows.api.console import ConsoleObserver
+from hemaflow.flows.api.start import carry_out_workflow, comparison_flow
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, out, table
 from hemaflow.flows.config.contenders import contenders
 from hemaflow.flows.config.policies import POLICIES
-from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, plot, rows
-from hemaflow.flows.server.embedded import prefect_watched_by
 from hemaflow.infra.errors import ConfigError
 
 
@@ -76,10 +75,10 @@ def compare(
             received=f"--plot {plot_file}",
             remedy="Make the folder first, or name another file.",
         )
-    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
-        from hemaflow.flows.comparison import comparison
+    from hemaflow.flows.workflows import comparison  # loads numpy
 
-        ranked = comparison(**asked)
+    with ConsoleObserver(err) as observer:
+        ranked = carry_out_workflow(comparison.compare, comparison_flow, observer, **asked)
     if as_json:
         print(json.dumps([member.model_dump(mode="json") for member in ranked], indent=1))
     else:

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from hemaflow.flows.api.console import ConsoleObserver
+from hemaflow.flows.api.start import carry_out_workflow, label_errors_flow
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
 from hemaflow.flows.config.folds import fold_requests
-from hemaflow.flows.engine.observer import WatchedRun
-from hemaflow.flows.server.embedded import prefect_watched_by
 from hemaflow.infra.errors import ConfigError, nearest
 from hemaflow.tasks.review.label_errors import CSV_NAME, PAGE_NAME, RANKINGS, read_candidates
 
@@ -38,10 +37,13 @@ def label_errors(
             f"--rank-by {rank_by}: there is no such order.", expected=nearest(rank_by, RANKINGS)
         )
     fold_requests(recipe, changes=tuple(changes or ()), folds=folds)
-    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
-        from hemaflow.flows.label_errors import label_errors as find
+    from hemaflow.flows.workflows.label_errors import search_label_errors
 
-        found = find(  # type: ignore[call-overload]  # recipe and rank_by were checked above
+    with ConsoleObserver(err) as observer:
+        found = carry_out_workflow(
+            search_label_errors,
+            label_errors_flow,
+            observer,
             recipe=recipe,
             data=data,
             changes=tuple(changes or ()),

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from hemaflow.flows.api.console import ConsoleObserver
-from hemaflow.flows.api.start import carry_out
+from hemaflow.flows.api.start import carry_out, carry_out_workflow, retraining_flow
 from hemaflow.flows.cli import champion, compare, label_errors, lists, servers, store, submission
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
 from hemaflow.flows.config.recipe_file import is_recipe_file, read_recipe, recipe_text
@@ -23,12 +23,10 @@ from hemaflow.flows.config.recipes import RECIPES, recipe_named
 from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.flows.engine.engine import Decision
-from hemaflow.flows.engine.observer import WatchedRun
 from hemaflow.flows.engine.open import open_engine
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.formatting import duration
 from hemaflow.flows.runs.record import RunRecord
-from hemaflow.flows.server.embedded import prefect_watched_by
 from hemaflow.infra.errors import ConfigError, HemaflowError, nearest
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store
@@ -118,11 +116,14 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Train on what is new, and make the model champion only if it is no worse than the one that is."""
-    recipe_named(recipe)
-    with ConsoleObserver(err) as observer, prefect_watched_by(WatchedRun(observer)):
-        from hemaflow.flows.retraining import retraining
+    from hemaflow.flows.workflows import retraining  # loads numpy
 
-        state = retraining(
+    recipe_named(recipe)
+    with ConsoleObserver(err) as observer:
+        outcome = carry_out_workflow(
+            retraining.retrain,
+            retraining_flow,
+            observer,
             data=data,
             recipe=recipe,
             changes=tuple(changes or ()),
@@ -130,14 +131,11 @@ def retrain(
             delta=delta,
             epsilon=epsilon,
             store=store,
-            return_state=True,
         )
-        if not state.is_completed():
-            state.result()
     if as_json:
-        print(json.dumps({"outcome": state.name, "message": state.message}, indent=1))
+        print(json.dumps({"outcome": outcome.name, "message": outcome.message}, indent=1))
     else:
-        out.print(f"{state.name}: {state.message}", markup=False)
+        out.print(f"{outcome.name}: {outcome.message}", markup=False)
 
 
 @app.command()

@@ -1,70 +1,132 @@
 """Cached results that are not pipeline stages (verdict, drift, label errors).
 
-Each is named after the module of `tasks/review/` that makes it, has a key, is made in a worker and is
-recorded by the rules of stages. The records of the runs that it is about name it among their needs before it
-is looked up, so that it is not garbage as long as one of them is kept.
+Each is named after the module of `tasks/review/` that makes it, has a key, and comes about by the rules of
+stages: it is looked up, made in a worker by one run at a time where it is missing, and recorded; where the
+store is away, that is tried again. The records of the runs that it is about name it among their needs before
+it is looked up, so that it is not garbage as long as one of them is kept.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from hemaflow.flows.engine.engine import Found
-from hemaflow.flows.engine.worker_process import Job
+from hemaflow.flows.engine.engine import Found, look_up
+from hemaflow.flows.engine.exclusive import exclusive
+from hemaflow.flows.engine.execute import with_retries
+from hemaflow.flows.engine.worker_process import Job, StageWorker
 from hemaflow.flows.runs.record import RunRecord, StageRecord
+from hemaflow.infra.results.draft import Draft, Progress, silent
 from hemaflow.infra.results.fingerprint import code_fingerprint, library_versions
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.stage import StageConfig
 
 
-def key_inputs(
-    name: str, config: StageConfig, parents: Mapping[str, Manifest], libraries: Sequence[str]
-) -> KeyInputs:
-    """Return what the key of a result is made of."""
-    return KeyInputs(
-        stage=name,
-        config=config.key_document(),
-        parents={parent: manifest.digest for parent, manifest in parents.items()},
-        code=code_fingerprint(f"hemaflow.tasks.review.{name}"),
-        libraries=library_versions(libraries),
-    )
+@dataclass(frozen=True)
+class ExtraResult:
+    """A result that is wanted.
+
+    Attributes:
+        name: The module of `tasks/review/` that makes it.
+        config: Its config.
+        parents: What it is made from.
+        libraries: Distributions whose version is part of its key.
+        never_made: The reason for making it where the store has nothing of it.
+    """
+
+    name: str
+    config: StageConfig
+    parents: Mapping[str, Manifest]
+    libraries: Sequence[str]
+    never_made: str
+
+    def inputs(self) -> KeyInputs:
+        """Return what its key is made of."""
+        return KeyInputs(
+            stage=self.name,
+            config=self.config.key_document(),
+            parents={parent: manifest.digest for parent, manifest in self.parents.items()},
+            code=code_fingerprint(f"hemaflow.tasks.review.{self.name}"),
+            libraries=library_versions(self.libraries),
+        )
 
 
-def job(
-    store: Store, config: StageConfig, inputs: KeyInputs, parents: Mapping[str, Manifest], found: Found
-) -> Job:
-    """Return the call that makes a result, instead of what was found of it."""
-    return Job(
-        module=f"hemaflow.tasks.review.{inputs.stage}",
-        function="run",
-        store_url=store.url,
-        data="",
-        manifests=dict(parents),
-        config=config,
-        inputs=inputs,
-        replaces=found.tag,
-    )
-
-
-def note(record: RunRecord, manifest: Manifest, found: Found, seconds: float, never_done: str) -> None:
-    """Put into a record how a result came about, instead of what was noted of a former one of its name.
+def obtain(
+    extra: ExtraResult,
+    store: Store,
+    records: Sequence[RunRecord],
+    worker: StageWorker,
+    settings: Settings,
+    progress: Progress = silent,
+) -> Manifest:
+    """Return an extra result: the one in the store, or one that is made now.
 
     Args:
-        record: The record, which is not saved.
-        manifest: The result.
-        found: What the store had of it before.
-        seconds: How long it took.
-        never_done: The reason where the store had nothing.
+        extra: What is wanted.
+        store: Where it is, or is written.
+        records: The runs that it is about; each is saved with what it needs, and how the result came about.
+        worker: Makes it, where it is missing.
+        settings: How long a worker may take, and how long a lease lasts.
+        progress: Notified of the progress.
+
+    Raises:
+        StageError: The worker could not do its work.
+        StoreUnavailable: The store was away, at every try.
     """
-    record.stages = [stage for stage in record.stages if stage.stage != manifest.stage]
-    record.stages.append(
-        StageRecord(
-            stage=manifest.stage,
-            key=manifest.key,
-            state="ran" if found.manifest is None else "reused",
-            reason=found.reason or never_done,
-            seconds=round(seconds, 3),
-            damaged=list(found.damaged),
+    started = time.monotonic()
+    inputs = extra.inputs()
+    for record in records:
+        record.needs[extra.name] = inputs.key
+        record.save(store)
+    found, manifest = with_retries(lambda: _find_or_make(extra, inputs, store, worker, settings, progress))
+    for record in records:
+        record.stages = [stage for stage in record.stages if stage.stage != extra.name]
+        record.stages.append(
+            StageRecord(
+                stage=extra.name,
+                key=inputs.key,
+                state="ran" if found.manifest is None else "reused",
+                reason=found.reason or extra.never_made,
+                seconds=round(time.monotonic() - started, 3),
+                damaged=list(found.damaged),
+            )
         )
-    )
+        record.save(store)
+    return manifest
+
+
+def _find_or_make(
+    extra: ExtraResult,
+    inputs: KeyInputs,
+    store: Store,
+    worker: StageWorker,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Found, Manifest]:
+    """Return what the store had of a result, and the result."""
+    found = look_up(store, inputs)
+    if found.manifest is not None:
+        return found, found.manifest
+
+    def complete() -> Found | None:
+        again = look_up(store, inputs)
+        return again if again.manifest is not None else None
+
+    with exclusive(store, Draft(store, inputs).folder, settings.lease_seconds, complete) as made:
+        found = made or look_up(store, inputs)
+        if found.manifest is not None:
+            return found, found.manifest
+        job = Job(
+            module=f"hemaflow.tasks.review.{extra.name}",
+            function="run",
+            store_url=store.url,
+            data="",
+            manifests=dict(extra.parents),
+            config=extra.config,
+            inputs=inputs,
+            replaces=found.tag,
+        )
+        return found, worker.make(job, settings.stage_timeout_seconds, progress)

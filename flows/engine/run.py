@@ -13,6 +13,7 @@ from importlib.metadata import version
 from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGES, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine, require_manifest
+from hemaflow.flows.engine.exclusive import exclusive
 from hemaflow.flows.engine.observer import Observer
 from hemaflow.flows.engine.open import open_engine
 from hemaflow.flows.engine.worker_process import StageWorker, WorkerPool
@@ -29,12 +30,9 @@ from hemaflow.infra.results.draft import Progress
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import in_parallel
-from hemaflow.infra.store.lease import Lease
 from hemaflow.tasks.core import result_names
 from hemaflow.tasks.ingest import reference_set
 
-WAIT_SECONDS = 2.0
-"""How often a run that waits for another one's result looks for it."""
 OUTPUTS: dict[str, tuple[StageName, str]] = {
     "report": ("evaluate", "report.html"),
     "submission": ("submit", "submission.zip"),
@@ -139,26 +137,26 @@ class Run:
         self._stage_started = time.monotonic()
         decision = self._planned.get(stage) or self._decide(stage)
         with ExitStack() as held:
-            if decision.state == "run" and self.settings.lease_seconds:
-                folder = decision.draft(self.store).folder
-                lease = Lease(self.store, f"{folder}/lease.json", self.settings.lease_seconds)
-                decision = self._wait_for(stage, lease, held)
+            if decision.state == "run":
+                made = held.enter_context(
+                    exclusive(
+                        self.store,
+                        decision.draft(self.store).folder,
+                        self.settings.lease_seconds,
+                        look=lambda: self._reusable(stage),
+                        waits=lambda: self.observer.waits(stage),
+                    )
+                )
+                decision = made or self._decide(stage)
             self.observer.begins(decision)
             yield decision
 
-    def _wait_for(self, stage: StageName, lease: Lease, held: ExitStack) -> Decision:
-        """Wait until a stage is ours to make, its lease held, or made by another run; decide again then."""
-        waits = False
-        while not lease.acquire():
-            if not waits:
-                self.observer.waits(stage)
-            waits = True
-            time.sleep(min(WAIT_SECONDS, self.settings.lease_seconds / 3))
-            decision = self._decide(stage)
-            if decision.state == "reuse":
-                return replace(decision, reason=f"made by another run meanwhile; {decision.reason}")
-        held.enter_context(lease.kept())
-        return self._decide(stage)
+    def _reusable(self, stage: StageName) -> Decision | None:
+        """Return the decision to reuse what another run made of a stage; None where it is not complete."""
+        decision = self._decide(stage)
+        if decision.state == "run":
+            return None
+        return replace(decision, reason=f"made by another run meanwhile; {decision.reason}")
 
     def parents(self, stage: StageName) -> dict[str, Manifest]:
         """Return the results that a stage builds on."""

@@ -93,13 +93,14 @@ def test_from_computes_again_and_gives_the_same(whole: Whole, served: dict[str, 
 
 
 def test_a_comparison_trains_only_what_is_new_averages_it_and_ranks(
-    whole: Whole, served: dict[str, str], tmp_path: Path
+    whole: Whole, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The model of the first seed is there already; that of the second, and the mean of both, are new."""
     arguments = ["--seeds", "2", "--ensembles", "--plot", str(tmp_path / "plot.png")]
-    compare = start(served, "compare", *arguments, "--store", str(whole.store.root), "--json", *SMALL)
+    compare = start(environment, "compare", *arguments, "--store", str(whole.store.root), "--json", *SMALL)
     out, err = compare.communicate(timeout=COMMAND_SECONDS)
     assert compare.returncode == 0, err
+    assert err.splitlines()[-1] == "imported:"  # no server is needed, and no Prefect
     members = {member["name"]: member for member in json.loads(out)}
     assert set(members) == {"demo", "demo, ensemble of 2"}
     trained, averaged = members["demo"], members["demo, ensemble of 2"]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 
-from hemaflow.flows.engine.worker_process import Job
+from hemaflow.flows.engine import worker_process
+from hemaflow.flows.engine.worker_process import Job, Log, discard
 from hemaflow.infra.results.draft import Progress, silent
 from hemaflow.infra.results.manifest import Manifest, StoredObject
 
 
-def work_in_this_process(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[str]:
-    """Have a module's workers do their jobs here; return the list that their stages will be in."""
+def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have all workers do their jobs here; return the list that their stages will be in."""
     done = list[str]()
 
     class Worker:
         def do(
-            self, job: Job, timeout_seconds: float, progress: Progress = silent
+            self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
         ) -> Manifest | StoredObject:
             done.append(job.inputs.stage)
             return job.run(progress)
@@ -25,5 +24,5 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch, module: ModuleType) ->
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr(module, "Worker", Worker)
+    monkeypatch.setattr(worker_process, "Worker", Worker)
     return done

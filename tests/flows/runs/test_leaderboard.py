@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from helpers.results import Call
-from hemaflow.flows.comparison import comparison
+from helpers.results import Call, Silent
 from hemaflow.flows.config.contenders import contenders
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, Score, plot, rank, rows
 from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.workflows.comparison import compare
+from hemaflow.flows.workflows.host import DirectHost
 from hemaflow.infra.errors import ConfigError
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
 
 
@@ -139,15 +140,12 @@ def test_every_recipe_meets_every_backbone_and_seed() -> None:
         {"changes": ("no-such.field=1",)},
     ],
 )
-def test_what_is_asked_of_the_flow_reaches_the_contenders(
-    asked: dict[str, Any], store: LocalStore, monkeypatch: pytest.MonkeyPatch
+def test_what_is_asked_of_a_comparison_reaches_the_contenders(
+    asked: dict[str, Any], store: LocalStore
 ) -> None:
     """Each is refused there, before anything is trained."""
-    monkeypatch.setattr(
-        "hemaflow.flows.comparison.supervised", nullcontext
-    )  # there is no run that could be cancelled
     with pytest.raises(ConfigError, match=r"no-such"):
-        comparison.fn(**asked, store=store.url)
+        compare(DirectHost(Silent(), Settings()), **asked, store=store.url)
     assert not list(store.list(""))
 
 

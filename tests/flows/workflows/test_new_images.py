@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from hemaflow.flows.retraining import look_for_new_images
+from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.runs.champion import current, promote
 from hemaflow.flows.runs.record import RunRecord
+from hemaflow.flows.workflows.host import DirectHost
+from hemaflow.flows.workflows.retraining import retrain, settled_run
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.review.judge import JudgeConfig
 from hemaflow.tasks.sources.registry import open_source
 
-from helpers.results import run  # isort: skip
+from helpers.results import Silent, run  # isort: skip
 
 RULE = JudgeConfig()
 
@@ -43,7 +45,7 @@ def refused(champion: str, rule: JudgeConfig = RULE) -> dict[str, Any]:
 
 
 def known(store: LocalStore, data: str, reference: str = "", rule: JudgeConfig = RULE) -> str:
-    return look_for_new_images.fn(store, data, "demo", (), reference, current(store), rule)
+    return settled_run(store, data, "demo", (), reference, current(store), rule, Settings())
 
 
 def test_a_run_that_was_promoted_is_known_until_its_images_change(store: LocalStore, data: str) -> None:
@@ -52,8 +54,9 @@ def test_a_run_that_was_promoted_is_known_until_its_images_change(store: LocalSt
     assert known(store, data) == ""  # as `hemaflow run` leaves it, or a retraining that was killed
     promote(store, first, "the first")
     assert known(store, data) == first.run
-    assert look_for_new_images.fn(store, data, "cnn", (), "", current(store), RULE) == ""
-    assert look_for_new_images.fn(store, data, "demo", ("train.seed=1",), "", current(store), RULE) == ""
+    assert settled_run(store, data, "cnn", (), "", current(store), RULE, Settings()) == ""
+    changes = ("train.seed=1",)
+    assert settled_run(store, data, "demo", changes, "", current(store), RULE, Settings()) == ""
     (Path(data) / "platelet" / "2.png").write_bytes(b"another cell")
     assert known(store, data) == ""
 
@@ -80,3 +83,31 @@ def test_a_run_that_was_refused_is_known_by_champion_rule_and_reference(store: L
     record.verdict = {}
     record.save(store)
     assert known(store, data) == ""
+
+
+class MadeUp(DirectHost):
+    """Carries out runs whose results are made up."""
+
+    def __init__(self, store: LocalStore) -> None:
+        super().__init__(Silent(), Settings(store=store.url))
+        self.store, self.requests = store, list[RunRequest]()
+
+    def run(self, request: RunRequest) -> RunRecord:
+        self.requests.append(request)
+        return trained(self.store, request.data, changes=list(request.changes))
+
+
+def test_without_a_champion_the_first_model_is_promoted_and_then_nothing_is_new(
+    store: LocalStore, data: str
+) -> None:
+    host = MadeUp(store)
+    first = retrain(host, data=data, recipe="demo", changes=("train.seed=1",))
+    champion = current(store)
+    assert champion is not None
+    assert first == (
+        "Promoted",
+        f"Run {champion.run} is the champion: the first model: there was no champion",
+    )
+    again = retrain(host, data=data, recipe="demo", changes=("train.seed=1",))
+    assert again == ("NothingNew", f"{data} holds what run {champion.run} was trained on.")
+    assert [(request.data, request.changes) for request in host.requests] == [(data, ("train.seed=1",))]

@@ -1,21 +1,15 @@
-"""Judging a challenger: drift of its new pictures, and the verdict, by the rules of every stage.
+"""Judges a challenger: the drift of its new pictures, and the verdict; two extra results (`obtain`).
 
-Each is a result under a key of its own: what is whole is reused, anything else is done in a worker process
-and committed. The challenger's record names both among its needs before they are looked up, so that neither
-is garbage as long as the run is kept, and holds the verdict. Two judgings of the same pair at once do the
-work twice, and one result is kept.
+The challenger's record names both among its needs, and holds the verdict.
 """
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
-from hemaflow.flows.engine.engine import look_up
-from hemaflow.flows.engine.extra_results import job, key_inputs, note
-from hemaflow.flows.engine.worker_process import Worker
+from hemaflow.flows.engine.extra_results import ExtraResult, obtain
+from hemaflow.flows.engine.worker_process import StageWorker
 from hemaflow.flows.runs.record import RunRecord, result_of
-from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Progress, silent
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
@@ -28,7 +22,7 @@ from hemaflow.tasks.review.judge import JudgeConfig
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "pillow")
 """Distributions whose version is part of both keys."""
-NEVER_DONE = "never done with this pair, rule and code"
+NEVER_MADE = "never done with this pair, rule and code"
 """Why a result is made that the store has nothing of."""
 OF_CHAMPION = "champion_"
 """How the names of those parents begin that are the champion's."""
@@ -67,33 +61,18 @@ def judge(
         UserError: One of the two has no result of a stage that must be read.
         StageError: A worker could not do its work.
     """
-    tasks: dict[str, tuple[tuple[str, ...], StageConfig]] = {
+    wanted: dict[str, tuple[tuple[str, ...], StageConfig]] = {
         "drift": (drift.PARENTS, drift_config or DriftConfig()),
         "judge": (verdict.PARENTS, judge_config or JudgeConfig()),
     }
-    parents = {name: _parents(store, names, challenger, champion) for name, (names, _) in tasks.items()}
-    inputs = {name: key_inputs(name, config, parents[name], LIBRARIES) for name, (_, config) in tasks.items()}
-    challenger.needs |= {name: own.key for name, own in inputs.items()}
-    challenger.save(store)
-    worker: Worker | None = None
-    made: dict[str, Manifest] = {}
-    try:
-        for name, (_, config) in tasks.items():
-            started = time.monotonic()
-            found = look_up(store, inputs[name])
-            if found.manifest is None:
-                worker = worker or Worker()
-                made_by = job(store, config, inputs[name], parents[name], found)
-                result = worker.do(made_by, settings.stage_timeout_seconds, progress)
-                if not isinstance(result, Manifest):
-                    raise StageError(f"{name} did not end with a commit.", received=type(result).__name__)
-                made[name] = result
-            else:
-                made[name] = found.manifest
-            note(challenger, made[name], found, time.monotonic() - started, NEVER_DONE)
-    finally:
-        if worker is not None:
-            worker.stop()
+    extras = [
+        ExtraResult(name, config, _parents(store, names, challenger, champion), LIBRARIES, NEVER_MADE)
+        for name, (names, config) in wanted.items()
+    ]
+    with StageWorker() as worker:
+        made = {
+            extra.name: obtain(extra, store, [challenger], worker, settings, progress) for extra in extras
+        }
     challenger.verdict = {
         **made["judge"].facts,
         "champion": champion.run,

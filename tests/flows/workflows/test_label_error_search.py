@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,16 @@ from helpers.here import work_in_this_process
 from helpers.pictures import colour_cells
 from helpers.results import Call
 from hemaflow.flows.config.folds import fold_requests
-from hemaflow.flows.engine import label_finding
-from hemaflow.flows.engine.label_finding import find_label_errors
+from hemaflow.flows.engine import engine, exclusive, execute, extra_results
+from hemaflow.flows.engine.engine import Found
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.lineage import Lineage
 from hemaflow.flows.runs.record import RunRecord, StageRecord, output_path
 from hemaflow.flows.runs.upkeep import collect_garbage, verify
-from hemaflow.infra.errors import ConfigError, UserError
-from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.flows.workflows.label_errors import find_label_errors
+from hemaflow.infra.errors import ConfigError, StoreUnavailable, UserError
+from hemaflow.infra.results.manifest import KeyInputs, Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
@@ -67,7 +71,7 @@ def test_what_cannot_be_is_told_before_anything_is_trained(hemaflow: Call) -> No
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs that were done."""
-    return work_in_this_process(monkeypatch, label_finding)
+    return work_in_this_process(monkeypatch)
 
 
 @pytest.fixture
@@ -146,6 +150,42 @@ def test_it_is_found_again_only_where_something_changed(
     assert runs[1].stages[-1].reason == "damaged: label-errors.html is missing"
     assert found(store, runs, rank_by="normalized_margin").key != result.key
     assert jobs == ["label_errors"] * 3
+
+
+def test_two_that_look_at_once_do_the_work_once(
+    store: LocalStore, runs: list[RunRecord], jobs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def look_up(store: Store, inputs: KeyInputs) -> Found:
+        found = engine.look_up(store, inputs)
+        if found.manifest is None and not jobs:
+            with suppress(threading.BrokenBarrierError):
+                both.wait()  # until both have seen that there is nothing
+        return found
+
+    monkeypatch.setattr(extra_results, "look_up", look_up)
+    monkeypatch.setattr(exclusive, "WAIT_SECONDS", 0.05)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: found(store, [run.model_copy() for run in runs]), range(2))
+    assert first == second
+    assert jobs == ["label_errors"]
+
+
+def test_a_store_that_is_away_is_tried_again(
+    store: LocalStore, runs: list[RunRecord], jobs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [True, False]
+
+    def look_up(store: Store, inputs: KeyInputs) -> Found:
+        if away and away.pop(0):
+            raise StoreUnavailable("The store cannot be reached.")
+        return engine.look_up(store, inputs)
+
+    monkeypatch.setattr(extra_results, "look_up", look_up)
+    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.0,))
+    assert found(store, runs).stage == "label_errors"
+    assert jobs == ["label_errors"]
 
 
 def test_runs_whose_results_are_gone_are_told(

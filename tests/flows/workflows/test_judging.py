@@ -10,13 +10,13 @@ import pytest
 from helpers.here import work_in_this_process
 from helpers.pictures import colour_cells, evaluated, ingested, trained
 from helpers.results import Call
-from hemaflow.flows.engine import judging
-from hemaflow.flows.engine.judging import Judgement, judge
+from hemaflow.flows.engine import worker_process
 from hemaflow.flows.runs.champion import promote
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.lineage import Lineage
 from hemaflow.flows.runs.record import RunRecord, StageRecord
 from hemaflow.flows.runs.upkeep import collect_garbage
+from hemaflow.flows.workflows.judging import Judgement, judge
 from hemaflow.infra.errors import UserError
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
@@ -70,7 +70,7 @@ def runs(store: LocalStore) -> tuple[RunRecord, RunRecord]:
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs that were done."""
-    return work_in_this_process(monkeypatch, judging)
+    return work_in_this_process(monkeypatch)
 
 
 def judged(store: Store, runs: tuple[RunRecord, RunRecord], **arguments: Any) -> Judgement:
@@ -96,7 +96,7 @@ def test_a_worker_judges_and_the_record_says_how(
     assert saved.verdict["reason"] == verdict.facts["reason"]
     assert saved.verdict["drift"] == drift.facts
     # The same again starts no worker.
-    monkeypatch.setattr(judging, "Worker", None)
+    monkeypatch.setattr(worker_process, "Worker", None)
     again = judged(store, runs)
     assert again == (verdict, drift)
     assert [stage.state for stage in find_run(store, challenger.run).stages[-2:]] == ["reused", "reused"]
