@@ -30,8 +30,8 @@ from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
 from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.schema import read_shards
-from hemaflow.tasks.sources.folders import FolderSource
 from hemaflow.tasks.sources.images import Decoded, fit
+from hemaflow.tasks.sources.kinds.folders import FolderSource
 from hemaflow.tasks.sources.registry import open_source
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
