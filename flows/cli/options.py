@@ -12,6 +12,7 @@ from rich.table import Table
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.sources.registry import source_forms
 
 # Where nobody looks, no line is broken.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
@@ -19,11 +20,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Data = Annotated[
     str,
-    typer.Option(
-        "--data",
-        help="Source of the images: a folder or .zip with a folder per class, an .npz, "
-        "bloodmnist[-64|-128|-224], or sample.",
-    ),
+    typer.Option("--data", help=f"Source of the images: {source_forms()}."),
 ]
 Changes = Annotated[
     list[str] | None,

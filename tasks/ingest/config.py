@@ -40,8 +40,6 @@ class IngestConfig(StageConfig):
     reference: str = ""
     """Where the test split comes from instead: a data source as for --data, or `ingest:KEY`, the test split
     of that result of ingest in the same store. Empty: from --data."""
-    reference_sha256: str = ""
-    """Of the reference's content: what enters the key instead of its path. Filled in from the reference."""
     seed: NonNegativeInt = 0
     """Of the split or the folds, and of the order of the images."""
     contaminant_copies: Annotated[int, Field(ge=2)] = 20
@@ -85,16 +83,26 @@ class IngestConfig(StageConfig):
             )
         return self
 
-    def resolved(self, store: Store) -> IngestConfig:
+    def resolved(self, store: Store) -> ResolvedIngestConfig:
         """Return the config with the digest of its reference. Raises DataError where there is none."""
-        if not self.reference:
-            return self
-        sha256 = reference_sha256(self.reference, current_settings())
-        return self.model_copy(update={"reference": absolute(self.reference), "reference_sha256": sha256})
+        looked_up: dict[str, str] = {}
+        if self.reference:
+            looked_up["reference"] = absolute(self.reference)
+            looked_up["reference_sha256"] = reference_sha256(self.reference, current_settings())
+        return ResolvedIngestConfig.model_validate(dict(self) | looked_up)
+
+
+class ResolvedIngestConfig(IngestConfig):
+    """A config with what was looked up of the reference that it names: what the stage works with."""
+
+    reference_sha256: str = ""
+    """SHA-256 of the content of the reference; empty where there is none."""
 
     def key_document(self) -> dict[str, object]:
         """Return what enters the key: of a reference its content, not where it lies."""
         document = super().key_document()
-        if not result_key(self.reference):
-            document["reference"] = ""
+        if not self.reference_sha256:
+            del document["reference_sha256"]
+        elif not result_key(self.reference):
+            document["reference"] = "data"
         return document

@@ -42,7 +42,7 @@ from hemaflow.tasks.core.facts import SPLITS, IngestFacts, Split
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
-from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.config import IngestConfig, ResolvedIngestConfig
 from hemaflow.tasks.ingest.content import content_notes
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.reference_set import (
@@ -76,7 +76,7 @@ class Examined(NamedTuple):
     notes: tuple[Note, ...]
 
 
-def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
+def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifest:
     """Write the data set.
 
     Raises:
@@ -128,7 +128,7 @@ def run(parents: Parents, config: IngestConfig, draft: Draft) -> Manifest:
     ).commit(draft)
 
 
-def _require_unchanged(parents: Parents, config: IngestConfig, draft: Draft) -> None:
+def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> None:
     """Raise StageError where what was read is not what the key of this result was made of."""
     settings = current_settings()
     with open_source(parents.data, settings) as source:

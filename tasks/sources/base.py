@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
+from hemaflow.infra.settings import Settings
 from hemaflow.tasks.core.facts import Split
 from hemaflow.tasks.sources.images import Decoded
 
@@ -46,7 +47,23 @@ class Scan(NamedTuple):
 class Source(ABC):
     """A source of labelled pictures. Use as a context manager: it may hold files open."""
 
+    form: ClassVar[str] = ""
+    """What --data is for this kind of source, in words."""
+    names: ClassVar[tuple[str, ...]] = ()
+    """What --data is where it is one of a few names; empty for paths and addresses."""
     name: str
+    """What this source is called in reports and errors."""
+
+    @classmethod
+    def opened(cls, data: str, settings: Settings) -> Source | None:
+        """Return the source that `--data` names; None where that is of another kind.
+
+        Every kind that is registered (tasks/sources/registry.py) overrides it.
+
+        Raises:
+            DataError: It is of this kind, and cannot be used.
+        """
+        return None
 
     @abstractmethod
     def content_digest(self) -> str:

@@ -4,6 +4,9 @@ A source lists what it holds without decoding it (`scan`), and gives any picture
 memory does not grow with the number of images. What it cannot use it lists as findings; a source that cannot
 be used at all raises DataError. Nothing in a source is ever unpickled, unpacked next to other files, or
 decompressed beyond what it declares.
+
+Each kind of source is a module of tasks/sources/kinds, which registers its class here. Help texts and errors
+are made from the registry.
 """
 
 from __future__ import annotations
@@ -11,36 +14,41 @@ from __future__ import annotations
 from pathlib import Path
 
 from hemaflow.infra.errors import DataError, nearest
+from hemaflow.infra.registry import Registry
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.sources.base import Source
-from hemaflow.tasks.sources.folders import FolderSource, S3Source
-from hemaflow.tasks.sources.npz import NpzSource
-from hemaflow.tasks.sources.sample_cells import SampleSource
-from hemaflow.tasks.sources.zips import ZipSource
+
+SOURCES: Registry[type[Source]] = Registry("data source", "hemaflow.tasks.sources.kinds")
+CODE_PACKAGES = ("hemaflow.tasks.sources.kinds",)
 
 
 def open_source(data: str, settings: Settings) -> Source:
-    """Return the source that `--data` names. Raises DataError where there is none."""
-    if data == "sample":
-        return SampleSource()
-    if data.split("-")[0] == "bloodmnist":
-        from hemaflow.tasks.sources.bloodmnist import BloodMnistSource
+    """Return the source that `--data` names. A name goes before a file or folder of that name.
 
-        return BloodMnistSource(data, settings)
-    if data.startswith("s3://"):
-        return S3Source(data, settings)
-    path = Path(data).expanduser()
-    if path.is_dir():
-        return FolderSource(path, settings.link_folders)
-    if path.is_file() and path.suffix == ".npz":
-        return NpzSource(path)
-    if path.is_file() and path.suffix == ".zip":
-        return ZipSource(path)
-    known = ["sample", "bloodmnist", "bloodmnist-64", "bloodmnist-128", "bloodmnist-224"]
+    Raises:
+        DataError: There is none, or it cannot be used.
+    """
+    for kind in sorted(SOURCES.values(), key=lambda kind: data not in kind.names):
+        source = kind.opened(data, settings)
+        if source is not None:
+            return source
     raise DataError(
         "There is no such data source.",
-        expected="a folder, .zip or s3://bucket/prefix with one folder per class, an .npz with images and "
-        "labels, or a name: " + nearest(data, known),
-        received=f"--data {data}" + ("" if path.exists() else " (no such file)"),
+        expected=f"{_paths()}, or a name. {nearest(data, source_names())}",
+        received=f"--data {data}" + ("" if Path(data).expanduser().exists() else " (no such file)"),
         remedy="Check the path, or try the drawn cells first: --data sample",
     )
+
+
+def source_names() -> list[str]:
+    """Return the names of sources that need no path."""
+    return [name for kind in SOURCES.values() for name in kind.names]
+
+
+def source_forms() -> str:
+    """Return what `--data` may be, in words."""
+    return f"{_paths()}, or one of: {', '.join(source_names())}"
+
+
+def _paths() -> str:
+    return ", ".join(kind.form for kind in SOURCES.values() if not kind.names)

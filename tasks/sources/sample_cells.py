@@ -17,9 +17,6 @@ from hemaflow.tasks.core.classes import PBC_CLASSES
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
-import hashlib
-
-from hemaflow.tasks.sources.base import Item, Scan, Source
 
 NUM_PER_CLASS = 60
 SIZE_PIXELS = 96
@@ -201,25 +198,3 @@ def _polar(radius: float, angle: float) -> NDArray[np.float64]:
 def _vary(rng: np.random.Generator, colour: Colour, by: int) -> Colour:
     red, green, blue = (int(np.clip(value + rng.integers(-by, by + 1), 0, 255)) for value in colour)
     return red, green, blue
-
-
-class SampleSource(Source):
-    """The cells that hemaflow draws itself."""
-
-    name = "sample"
-
-    def content_digest(self) -> str:
-        """See Source: what is drawn is code, and the code is in the key."""
-        return hashlib.sha256(b"sample").hexdigest()
-
-    def scan(self) -> Scan:
-        """See Source."""
-        items = [
-            Item(f"{name}/{index:03d}", name, "") for name in PBC_CLASSES for index in range(NUM_PER_CLASS)
-        ]
-        return Scan(list(PBC_CLASSES), items, [])
-
-    def read(self, ref: str) -> NDArray[np.uint8]:
-        """See Source."""
-        name, _, index = ref.partition("/")
-        return draw_cell(PBC_CLASSES.index(name), int(index))

@@ -11,7 +11,7 @@ from hemaflow.flows.runs.record import RunRecord, StageRecord, new_run_id, runs
 from hemaflow.infra.errors import UserError
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.local import LocalStore
-from hemaflow.tasks.sources.sample_cells import SampleSource
+from hemaflow.tasks.sources.kinds.sample import SampleSource
 
 
 def record(run: str, store: LocalStore) -> RunRecord:

@@ -30,8 +30,8 @@ from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
 from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.schema import read_shards
-from hemaflow.tasks.sources.folders import FolderSource
 from hemaflow.tasks.sources.images import Decoded, fit
+from hemaflow.tasks.sources.kinds.folders import FolderSource
 from hemaflow.tasks.sources.registry import open_source
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
@@ -42,7 +42,9 @@ GOLDEN_DIGEST = "e3898b061a5aa5857bcaafb0228281e8d1b8b88719d5a350a250539af0bba9b
 
 def ingest(store: LocalStore, data: Path | str, **config: Any) -> Manifest:
     return run(
-        Parents(store, {}, str(data)), IngestConfig(**config), Draft(store, inputs("ingest", **config))
+        Parents(store, {}, str(data)),
+        IngestConfig(**config).resolved(store),
+        Draft(store, inputs("ingest", **config)),
     )
 
 
@@ -148,10 +150,14 @@ def test_data_that_changes_while_it_is_read_is_not_kept_under_the_key_of_what_it
         shutil.copy(root / "platelet" / "00.png", root / "basophil" / "new.png")
 
     with pytest.raises(StageError, match="changed while it was read"):
-        run(Parents(store, {}, str(root)), IngestConfig(), Draft(store, key_inputs, copy_one_more))
+        run(
+            Parents(store, {}, str(root)),
+            IngestConfig().resolved(store),
+            Draft(store, key_inputs, copy_one_more),
+        )
     assert not [name for name in store.list("") if name.endswith("manifest.json")]
     (root / "basophil" / "new.png").unlink()
-    run(Parents(store, {}, str(root)), IngestConfig(), Draft(store, key_inputs))
+    run(Parents(store, {}, str(root)), IngestConfig().resolved(store), Draft(store, key_inputs))
     assert [name for name in store.list("") if name.endswith("manifest.json")]
 
 
@@ -393,7 +399,13 @@ def test_the_content_of_a_reference_enters_the_key_and_its_path_does_not(
     assert str(tmp_path) not in json.dumps(same)
     coloured(other, "02")
     assert IngestConfig(reference=str(other)).resolved(store).key_document() != same
-    assert IngestConfig().resolved(store).key_document()["reference_sha256"] == ""
+    assert "reference_sha256" not in IngestConfig().resolved(store).key_document()
+
+
+def test_what_is_looked_up_of_a_reference_is_no_field_to_set() -> None:
+    assert "reference_sha256" not in IngestConfig.model_fields
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        IngestConfig.model_validate({"reference_sha256": "0" * 64})
 
 
 @pytest.mark.parametrize("reference", ["ingest:", "ingest:0123", "ingest:" + "x" * 64])

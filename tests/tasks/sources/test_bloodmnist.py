@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemaflow.infra.errors import ConfigError, DataError
+from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.core.classes import PBC_CLASSES
-from hemaflow.tasks.sources.bloodmnist import BloodMnistSource
-from hemaflow.tasks.sources.bloodmnist_builder import RELEASES, Release
+from hemaflow.tasks.sources.bloodmnist_releases import RELEASES, Release
+from hemaflow.tasks.sources.kinds.bloodmnist import BloodMnistSource
 from hemaflow.tasks.sources.registry import open_source
 
 COUNTS = {"train": 24, "val": 8, "test": 9}
@@ -109,5 +109,5 @@ def test_the_releases_are_those_of_medmnist() -> None:
     assert RELEASES["bloodmnist"].md5 == "7053d0359d879ad8a5505303e11de1dc"
     assert [release.size_pixels for release in RELEASES.values()] == [28, 64, 128, 224]
     assert len({release.md5 for release in RELEASES.values()}) == 4
-    with pytest.raises(ConfigError, match="Did you mean 'bloodmnist-64'"):
+    with pytest.raises(DataError, match="Did you mean 'bloodmnist-64'"):
         open_source("bloodmnist-65", Settings())

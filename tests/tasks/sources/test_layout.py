@@ -14,7 +14,7 @@ from PIL import Image
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.sources.base import Scan
-from hemaflow.tasks.sources.folders import FolderSource
+from hemaflow.tasks.sources.kinds.folders import FolderSource
 from hemaflow.tasks.sources.layout import scan_class_folders, split_of
 from hemaflow.tasks.sources.registry import open_source
 

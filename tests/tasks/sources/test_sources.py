@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemaflow.infra.errors import DataError, UserError
+from hemaflow.infra.errors import DataError
+from hemaflow.infra.registry import Registry
+from hemaflow.infra.results.fingerprint import code_fingerprint
 from hemaflow.infra.settings import Settings
-from hemaflow.tasks.sources.base import Source
+from hemaflow.tasks.sources import registry as registry_module
+from hemaflow.tasks.sources.base import Item, Scan, Source
 from hemaflow.tasks.sources.images import MAX_IMAGE_PIXELS, Unreadable, decode_image, fit
-from hemaflow.tasks.sources.registry import open_source
-from hemaflow.tasks.sources.sample_cells import SampleSource
+from hemaflow.tasks.sources.kinds.sample import SampleSource
+from hemaflow.tasks.sources.registry import SOURCES, open_source, source_forms
 
 
 def encoded(colour: tuple[int, int, int] = (200, 20, 30), size: tuple[int, int] = (12, 12)) -> bytes:
@@ -269,8 +272,60 @@ def test_pictures_that_are_not_square_are_fitted() -> None:
 
 @pytest.mark.parametrize("data", ["smaple", "cells", "cells.tar", "bloodmnist-96"])
 def test_an_unknown_source_names_the_known(data: str) -> None:
-    with pytest.raises(UserError, match=r"One of: .*bloodmnist-64"):
+    with pytest.raises(DataError, match=r"One of: .*bloodmnist-64") as caught:
         open_source(data, Settings())
+    for kind in SOURCES.values():
+        assert kind.names or kind.form in caught.value.expected
+
+
+def test_every_kind_of_source_says_what_it_opens() -> None:
+    assert set(SOURCES) == {"bloodmnist", "folder", "npz", "s3", "sample", "zip"}
+    for kind in SOURCES.values():
+        assert kind.form
+        assert kind.opened("no such thing", Settings()) is None
+        assert all(name in source_forms() for name in kind.names or (kind.form,))
+
+
+def test_a_source_is_added_by_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a registry of its own, for the test alone."""
+    registry: Registry[type[Source]] = Registry("data source")
+    monkeypatch.setattr(registry_module, "SOURCES", registry)
+
+    @registry.register("text")
+    class TextSource(Source):
+        form = "a .txt with a class and a brightness on each line"
+
+        def __init__(self, path: Path) -> None:
+            self.name, self._lines = path.name, [line.split() for line in path.read_text().splitlines()]
+
+        @classmethod
+        def opened(cls, data: str, settings: Settings) -> Source | None:
+            return TextSource(Path(data)) if data.endswith(".txt") else None
+
+        def content_digest(self) -> str:
+            return str(hash(tuple(map(tuple, self._lines))))
+
+        def scan(self) -> Scan:
+            return Scan(["a", "b"], [Item(str(k), line[0], "") for k, line in enumerate(self._lines)], [])
+
+        def read(self, ref: str) -> np.ndarray:
+            return np.full((4, 4, 3), int(self._lines[int(ref)][1]), np.uint8)
+
+    (tmp_path / "cells.txt").write_text("a 10\nb 20\n")
+    with open_source(str(tmp_path / "cells.txt"), Settings()) as source:
+        assert [item.class_name for item in source.scan().items] == ["a", "b"]
+        assert source.decode("1").pixels.max() == 20
+        assert source.decode("1").notes == ()
+    with pytest.raises(DataError, match=r"a \.txt with a class and a brightness on each line"):
+        open_source("nothing", Settings())
+
+
+def test_a_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sample", "bloodmnist-mine"):
+        folder(tmp_path / name, {"a/1.png": encoded(), "b/2.png": encoded()})
+    assert isinstance(open_source("sample", Settings()), SampleSource)
+    assert open_source("bloodmnist-mine", Settings()).scan().classes == ["a", "b"]
 
 
 def test_drawn_cells_are_always_the_same_and_of_their_class() -> None:
@@ -285,3 +340,10 @@ def test_drawn_cells_are_always_the_same_and_of_their_class() -> None:
         np.testing.assert_array_equal(pixels, again[name])
     distinct = {source.read(item.ref).tobytes() for item in scan.items[::7]}
     assert len(distinct) == len(scan.items[::7])
+
+
+def test_every_kind_of_source_is_part_of_the_code_of_ingest() -> None:
+    files = code_fingerprint("hemaflow.tasks.ingest.stage")
+    for name in ("folders", "npz", "s3", "zips", "sample", "bloodmnist"):
+        assert f"tasks/sources/kinds/{name}.py" in files
+    assert "tasks/sources/bloodmnist_builder.py" in files

@@ -1,4 +1,4 @@
-"""Sources in an npz file: a competition's `images` and `labels`, or a data set of MedMNIST with its splits.
+"""An npz file: a competition's `images` and `labels`, or a data set of MedMNIST with its splits.
 
     images, labels                            no split
     train_images, train_labels, val_…, test_… the split (Yang et al., Scientific Data 10, 2023)
@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import file_sha256
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.sources.archives import array_header, array_names, open_zip, read_array, stream_rows
 from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, require_classes
 from hemaflow.tasks.sources.layout import class_name
+from hemaflow.tasks.sources.registry import SOURCES
 
 MAX_NAME_BYTES = 4096
 """The longest name of a class, as numpy keeps it: 1,024 letters."""
@@ -52,8 +54,11 @@ class _Part(NamedTuple):
         return f"{self.split}/{row:05d}" if self.split else f"row {row}"
 
 
+@SOURCES.register("npz")
 class NpzSource(Source):
     """The images of an npz, row by row."""
+
+    form = "an .npz with images and labels, or of a data set of MedMNIST"
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -61,6 +66,12 @@ class NpzSource(Source):
             self._parts = self._check(archive)
         self._spools: list[IO[bytes]] = []
         self._pixels: dict[str, NDArray[np.uint8]] = {}
+
+    @classmethod
+    def opened(cls, data: str, settings: Settings) -> Source | None:
+        """See Source."""
+        path = Path(data).expanduser()
+        return NpzSource(path) if path.is_file() and path.suffix.lower() == ".npz" else None
 
     def content_digest(self) -> str:
         """See Source."""

@@ -1,4 +1,4 @@
-"""Sources with one folder per class: on disk, or under a prefix of an S3 bucket."""
+"""A folder on disk with one folder per class."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hemaflow.infra.store.base import file_sha256
 from hemaflow.tasks.sources.base import Finding, Scan, Source
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
 from hemaflow.tasks.sources.layout import scan_class_folders
+from hemaflow.tasks.sources.registry import SOURCES
 
 
 class Listing(NamedTuple):
@@ -29,6 +30,7 @@ class Listing(NamedTuple):
     """What is left out: links out of the folder, names that are no text."""
 
 
+@SOURCES.register("folder")
 class FolderSource(Source):
     """A folder with one folder per class.
 
@@ -37,8 +39,16 @@ class FolderSource(Source):
         links_to: Folders outside of it that its links may lead to.
     """
 
+    form = "a folder with one folder per class"
+
     def __init__(self, root: Path, links_to: Sequence[Path] = ()) -> None:
         self.root, self.name, self._links_to = root, root.resolve().name, links_to
+
+    @classmethod
+    def opened(cls, data: str, settings: Settings) -> Source | None:
+        """See Source."""
+        path = Path(data).expanduser()
+        return FolderSource(path, settings.link_folders) if path.is_dir() else None
 
     def content_digest(self) -> str:
         """See Source: the paths and contents of all files, and the paths of what is left out."""
@@ -69,25 +79,6 @@ class FolderSource(Source):
                 return decode(file)
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
-
-
-class S3Source(FolderSource):
-    """A prefix of a bucket with one folder per class; its files are fetched when the source is scanned."""
-
-    def __init__(self, url: str, settings: Settings) -> None:
-        from hemaflow.infra.store.s3_folder import S3Folder  # boto3 takes its time to load
-
-        self._folder = S3Folder(url, settings)
-        super().__init__(self._folder.path)
-
-    def content_digest(self) -> str:
-        """See Source: by the listing alone."""
-        return self._folder.content_digest()
-
-    def scan(self) -> Scan:
-        """See Source."""
-        self._folder.fetch()
-        return super().scan()
 
 
 def list_folder(root: Path, links_to: Sequence[Path] = ()) -> Listing:

@@ -1,4 +1,4 @@
-"""Sources in a zip file with one folder per class, read in place."""
+"""A zip with one folder per class."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import file_sha256
-from hemaflow.tasks.sources.archives import (
-    BROKEN_ZIP,
-    MAX_RATIO,
-    open_zip,
-)
+from hemaflow.tasks.sources.archives import BROKEN_ZIP, MAX_RATIO, open_zip
 from hemaflow.tasks.sources.base import Scan, Source
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
 from hemaflow.tasks.sources.layout import scan_class_folders
+from hemaflow.tasks.sources.registry import SOURCES
 
 MAX_MEMBER_BYTES = 200 << 20
 """The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""
 
 
+@SOURCES.register("zip")
 class ZipSource(Source):
     """A zip with one folder per class, read in place."""
+
+    form = "a .zip with one folder per class"
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
         self._archive = open_zip(path)
+
+    @classmethod
+    def opened(cls, data: str, settings: Settings) -> Source | None:
+        """See Source."""
+        path = Path(data).expanduser()
+        return ZipSource(path) if path.is_file() and path.suffix.lower() == ".zip" else None
 
     def content_digest(self) -> str:
         """See Source."""
