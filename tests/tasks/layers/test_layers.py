@@ -23,7 +23,7 @@ def test_own_layers_are_layers_with_the_factors_that_they_register() -> None:
     assert {"MotionBlur", "JpegCompression", "ChannelDrop"} <= OWN_LAYERS.keys() <= LAYERS.keys()
     for name, layer in OWN_LAYERS.items():
         assert LAYERS[name] == layer.factors
-        images, *factors = inspect.signature(layer.builder).parameters
+        _, *factors = inspect.signature(layer.builder).parameters
         assert set(factors) == set(layer.factors), name
 
 
