@@ -45,8 +45,8 @@ def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
     """Return a weight per class that gives all classes the same total weight: N / (C · n_c).
 
     Inverse frequency, as `balanced` in scikit-learn (King & Zeng, Political Analysis 9, 2001). The mean
-    weight over the images of the split is 1, so that the learning rate keeps its meaning. A class without images has
-    the weight 0 and is not counted.
+    weight over the images of the split is 1, so that the learning rate keeps its meaning. A class without
+    images has the weight 0 and is not counted.
 
     Args:
         class_counts: Images of each class in the training split, without augmented copies.

@@ -2,7 +2,7 @@
 
 Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, arXiv:1803.05407.
 The authors recompute BatchNorm's statistics for the averaged weights, with one more pass over the images.
-Here the statistics of the epochs are averaged, too, which is the same where the learning rate ends low (cosine).
+Here the statistics of the epochs are averaged, too: the same where the learning rate ends low (cosine).
 """
 
 from __future__ import annotations
