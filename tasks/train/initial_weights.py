@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hemaflow.infra.errors import StageError
+from hemaflow.infra.errors import HemaflowError, StageError
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.result_names import result_key
@@ -78,7 +78,7 @@ def starting_network(
             config.dropout,
         )
     except Exception as error:
-        if weights is None:
+        if weights is None or isinstance(error, HemaflowError):
             raise
         raise StageError(
             f"The ImageNet weights of {config.backbone} could not be downloaded.",
