@@ -16,6 +16,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.facts import TrainFacts
 
 Call = Callable[..., tuple[int, str, str]]
 """The command in this process: arguments → exit code, stdout, stderr."""
@@ -40,7 +41,10 @@ def make(
     for name in names or NAMES[stage]:
         made = json.dumps(METRICS).encode() if name == "metrics.json" else f"{stage} {name}".encode()
         draft.put(name, made + (b"" if name == "metrics.json" else content))
-    return draft.commit(**(train_facts(**facts) if stage == "train" else {"stage": stage, **facts}))
+    if stage == "train":
+        known = {name: value for name, value in facts.items() if name in TrainFacts.model_fields}
+        return draft.commit(**train_facts(**known))
+    return draft.commit(stage=stage, **facts)
 
 
 class Silent:
