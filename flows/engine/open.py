@@ -62,4 +62,19 @@ def _with_its_models(config: PipelineConfig, earlier: RunRecord) -> PipelineConf
     found = recorded_config(earlier.config)
     if earlier.recipe == CUSTOM:
         return as_found(config, found, found)
-    return as_found(config, change(recipe_named(earlier.recipe).config, earlier.changes), found)
+    return as_found(config, _asked(earlier), found)
+
+
+def _asked(earlier: RunRecord) -> PipelineConfig:
+    """Return an earlier run's recipe with those of its changes that name models.
+
+    Not with all of them: earlier versions allowed changes that are refused now.
+    """
+    named = {text.partition("=")[0].strip(): text for text in earlier.changes}
+    fields = (
+        ("train.ensemble_of",)
+        if "train.ensemble_of" in named
+        else ("train.backbone", "train.initial_weights")
+    )
+    changes = [named[field] for field in fields if field in named]
+    return change(recipe_named(earlier.recipe).config, changes)

@@ -79,7 +79,7 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     choice = choose_views(val, config)
     test = predict_split(parents, model, "test", with_identity(choice.views), config, draft)
     document: dict[str, Any] = {"tta": {"asked": config.tta, **choice.document()}}
-    if learnt := parents["train"].facts.get("already_learnt"):
+    if learnt := parents["train"].facts.get("data_overlap"):
         document["already_learnt"] = learnt
     for predictions in (val, test):
         table = write_predictions(

@@ -1,24 +1,28 @@
-"""A trained model with all it takes to ask it about the pictures of another data set.
+"""A trained model that classifies the pictures of any data set in the store.
 
-Reads `model.keras` of train and the shards of ingest, batch by batch; writes nothing. Pictures of another
-size than the model's are brought to it as ingest does it. TensorFlow need not be installed.
+Reads `model.keras` of train and the shards of ingest, batch by batch; writes nothing. Resizes pictures to the
+model's size as ingest does. Needs no TensorFlow under another Keras backend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.inference.views import predict
 from hemaflow.tasks.records.schema import read_batches
 from hemaflow.tasks.sources.images import fit
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Batch(NamedTuple):
@@ -28,15 +32,13 @@ class Batch(NamedTuple):
     images: NDArray[np.uint8]
     """uint8[B, H, W, 3]."""
     labels: NDArray[np.int64]
-    """int64[B], in the order of the classes of their ingest."""
+    """int64[B]; they count the classes of that result of ingest."""
 
 
 def split_batches(parents: Parents, ingest: Manifest, split: str, batch_size: int) -> Iterator[Batch]:
     """Yield the pictures of a split in the order of the index, in bounded memory."""
-    if not ingest.facts["num_examples"][split]:
-        return
+    size = IngestFacts.of(ingest).image_size_pixels
     shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
-    size = int(ingest.facts["image_size_pixels"])
     for batch in read_batches(shards, size, batch_size):
         yield Batch(batch.ids, batch.images, batch.labels.argmax(1).astype(np.int64))
 
@@ -57,10 +59,10 @@ class Classifier:
         image_size_pixels: S.
         classes: Names of the labels 0, 1, …
         views: The views whose probabilities are averaged.
-        batch_size: Images at once on the device.
+        batch_size: Number of images at once on the device.
     """
 
-    model: Any
+    model: keras.Model
     image_size_pixels: int
     classes: list[str]
     views: Sequence[str]
@@ -70,24 +72,22 @@ class Classifier:
     def load(
         cls, parents: Parents, train: Manifest, ingest: Manifest, views: Sequence[str], batch_size: int
     ) -> Classifier:
-        """Load the model of a result of train, in safe mode: nothing in it is run as code.
+        """Load the model of a result of train, in safe mode: no code in it is run.
 
         Args:
-            parents: What holds the results.
-            train: The result with the model.
-            ingest: The result that it was trained on.
+            parents: The store.
+            train: The result of train with the model.
+            ingest: The result of ingest that it was trained on.
             views: Names of views.
             batch_size: Images at once on the device.
         """
         keras = load_keras()
         path = parents.path(train.object("model.keras"))
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        size, classes = int(ingest.facts["image_size_pixels"]), list(ingest.facts["classes"])
-        return cls(model, size, classes, views, batch_size)
+        facts = IngestFacts.of(ingest)
+        return cls(model, facts.image_size_pixels, facts.classes, views, batch_size)
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32[B, C] for square pictures uint8[B, H, H, 3] of any size."""
-        answers: NDArray[np.float32] = predict(
-            self.model, resized(images, self.image_size_pixels), self.views, self.batch_size
-        )
-        return answers
+        fitted = resized(images, self.image_size_pixels)
+        return predict(self.model, fitted, self.views, self.batch_size)

@@ -1,13 +1,13 @@
-"""Name the cells in image files with a trained model: what `hemaflow predict` shows.
+"""Classifies image files with a trained model, for `hemaflow predict`.
 
-Reads image files and a model; writes nothing. Pictures are brought to the model's size as ingest does it.
+Reads image files and a model; writes nothing. Resizes pictures to the model's size as ingest does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,22 @@ from hemaflow.infra.errors import DataError
 from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.inference.views import predict
 from hemaflow.tasks.sources.images import Fit, Unreadable, decode_image, fit
+
+
+class ClassProbability(TypedDict("ClassProbability", {"class": str})):
+    """A class, in `class`, and its probability."""
+
+    probability: float
+    """In 0..1."""
+
+
+class NamedImage(TypedDict):
+    """An image file and its most probable classes."""
+
+    image: str
+    """Path of the file."""
+    top: list[ClassProbability]
+    """The classes, the most probable first."""
 
 
 def predict_images(
@@ -28,45 +44,43 @@ def predict_images(
     *,
     num_top: int = 3,
     batch_size: int = 64,
-) -> list[dict[str, Any]]:
+) -> list[NamedImage]:
     """Return, for each file in order, its most probable classes.
 
     Args:
-        model_path: A `model.keras`; loaded in safe mode, nothing in it is run as code.
+        model_path: A `model.keras`; loaded in safe mode, no code in it is run.
         paths: JPEG or PNG files.
         image_size_pixels: Height and width that the model takes.
         classes: Names of the labels 0, 1, …
         views: The views whose probabilities are averaged.
-        fit_method: What is done with a picture that is not square; see `hemaflow.tasks.sources.images.fit`.
-        num_top: How many classes to name of each image.
-        batch_size: Images at once on the device; also how many are held in memory.
-
-    Returns:
-        For each file {"image": str, "top": [{"class": str, "probability": float in 0..1}, …]}, the likeliest
-        class first.
+        fit_method: How a picture that is not square is made square; see `hemaflow.tasks.sources.images.fit`.
+        num_top: Number of classes to name for each image.
+        batch_size: Number of images at once on the device and in memory.
 
     Raises:
-        DataError: a file cannot be read as an image, or is too large.
+        DataError: A file cannot be read as an image, or is too large.
     """
     classifier = ImageClassifier(model_path, image_size_pixels, views, fit_method, batch_size)
-    results = []
+    results: list[NamedImage] = []
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
         for path, probabilities in zip(batch, classifier.probabilities(batch), strict=True):
             top = np.argsort(-probabilities, kind="stable")[:num_top]
-            named = [{"class": classes[label], "probability": float(probabilities[label])} for label in top]
+            named: list[ClassProbability] = [
+                {"class": classes[label], "probability": float(probabilities[label])} for label in top
+            ]
             results.append({"image": str(path), "top": named})
     return results
 
 
 class ImageClassifier:
-    """A loaded model that takes pictures of any size, as arrays or files.
+    """A loaded model that classifies pictures of any size, as arrays or files.
 
     Args:
-        model_path: A `model.keras`; loaded in safe mode, nothing in it is run as code.
+        model_path: A `model.keras`; loaded in safe mode, no code in it is run.
         image_size_pixels: Height and width that the model takes.
         views: The views whose probabilities are averaged.
-        fit_method: How pictures are brought to that size; see `hemaflow.tasks.sources.images.fit`.
+        fit_method: How pictures are resized to that size; see `hemaflow.tasks.sources.images.fit`.
         batch_size: Images at once on the device.
     """
 
@@ -94,8 +108,7 @@ class ImageClassifier:
         fitted = [fit(picture, self._size_pixels, self._fit_method) for picture in _pictures(images)]
         size = self._size_pixels
         stacked = np.stack(fitted) if fitted else np.zeros((0, size, size, 3), np.uint8)
-        found: NDArray[np.float32] = predict(self._model, stacked, self._views, self._batch_size)
-        return found
+        return predict(self._model, stacked, self._views, self._batch_size)
 
 
 def _pictures(images: ArrayLike | Sequence[str | Path]) -> list[NDArray[np.uint8]]:
@@ -109,7 +122,7 @@ def _pictures(images: ArrayLike | Sequence[str | Path]) -> list[NDArray[np.uint8
         array = array[None]
     if array.shape != (0,) and (array.ndim != 4 or array.shape[3] != 3):
         raise DataError(
-            "These are no images.",
+            "These are not images.",
             expected="numbers of shape (N, H, W, 3) or (H, W, 3) in 0..255, or paths of files",
             received=f"an array of shape {array.shape}",
             remedy="Give colour images; repeat a grey image three times along the last axis.",

@@ -1,7 +1,7 @@
 """The chain of layers that makes augmented copies: the only module that knows keras-cv.
 
-keras-cv 0.9.0 is the last of its releases; here is what it takes to have it draw from one seed, keep labels
-true to the pixels, and stay within 0..255.
+keras-cv 0.9.0 is its last release. This module makes it draw from one seed, keep the labels true to the
+pixels, and stay within 0..255.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,18 @@ from hemaflow.tasks.layers.keras_cv_table import LayerConfig
 if TYPE_CHECKING:
     import tensorflow as tf
 
+BatchLayer = Callable[[own_layers.Batch], own_layers.Batch]
+"""A layer that is built."""
+
 
 class Chain:
     """The layers as one traced function over batches of one size, without state between batches.
 
     keras-cv draws from many places: a generator of each layer, the global one, and TensorFlow's stateful
     random ops, whose state a traced function keeps and nothing can set again. Tracing anew for each shard
-    would do, at 2.6 s for RandAugment and six more against 2 s of work on a 32 MiB shard (measured). So all
-    of them are led, while the layers are built and traced, to one generator that is set anew for each batch.
+    would do, but takes 2.6 s for RandAugment and six more, against 2 s of work on a 32 MiB shard (measured).
+    So while the layers are built and traced, all of them draw from one generator, which is reset for each
+    batch.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Chain:
     def __call__(
         self, images: NDArray[np.uint8], labels: NDArray[np.float32], key: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Augment uint8[B, H, W, 3] and float32[B, C]; all that is drawn follows from `key`."""
+        """Augment uint8[B, H, W, 3] and float32[B, C]; `key` is the random seed of all draws."""
         import tensorflow as tf
 
         with tf.device("/CPU:0"):
@@ -76,9 +80,9 @@ class Chain:
         return tf.cast(tf.round(images), tf.uint8), labels
 
     def _change_some(
-        self, config: LayerConfig, layer: Any, images: tf.Tensor, labels: tf.Tensor
+        self, config: LayerConfig, layer: BatchLayer, images: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
-        """Apply a layer to the images that are drawn for it, and to no other: most of the work is saved."""
+        """Apply a layer to the images drawn for it, and not to the others: that saves most of the work."""
         import tensorflow as tf
 
         drawn = tf.where(self._generator.uniform(images.shape[:1]) < config.probability)
@@ -98,12 +102,13 @@ def chain_of(layers: tuple[str, ...], batch_size: int, image_size_pixels: int, n
     return Chain(configs, batch_size, image_size_pixels, num_classes)
 
 
-def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _call(name: str, layer: BatchLayer, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply a layer to float32[B, H, W, 3] and float32[B, C], with labels that are true to the pixels.
 
-    keras-cv's CutMix counts a pasted rectangle whole in the label, also where it hangs over the edge; the
-    paper's authors count what is seen (github.com/clovaai/CutMix-PyTorch, train.py: "adjust lambda to exactly
-    match pixel ratio"). So the labels go along as a mask, cut like the images, and its mean is the label.
+    keras-cv's CutMix counts the whole pasted rectangle in the label, even where it extends beyond the edge;
+    the paper's authors count the visible part (github.com/clovaai/CutMix-PyTorch, train.py: "adjust lambda to
+    exactly match pixel ratio"). So the labels are passed as a mask, cut like the images, and its mean is the
+    label.
     """
     import tensorflow as tf
 
@@ -120,7 +125,7 @@ def _call(name: str, layer: Any, images: tf.Tensor, labels: tf.Tensor) -> tuple[
 
 
 def load_keras_cv() -> ModuleType:
-    """Import keras-cv, and Keras before it without what Keras only looks for."""
+    """Import Keras, without the optional packages that it looks for, and then keras-cv."""
     load_keras()
     import keras_cv
 
@@ -129,7 +134,7 @@ def load_keras_cv() -> ModuleType:
 
 MIXING = ("CutMix", "FourierMix", "MixUp", "Mosaic")
 """Layers that make an image of several of its batch, and its label of theirs."""
-FILLED: dict[str, Callable[[int], Any]] = {
+FILLED: dict[str, Callable[[int], object]] = {
     "value_range": lambda size: (0, 255),
     "target_size": lambda size: (size, size),
     "output_channels": lambda size: 3,
@@ -137,14 +142,14 @@ FILLED: dict[str, Callable[[int], Any]] = {
 """Arguments that follow from the records, not from the config: name → value for an image size in pixels."""
 
 
-def _build(config: LayerConfig, image_size_pixels: int) -> Any:
+def _build(config: LayerConfig, image_size_pixels: int) -> BatchLayer:
     """Build a layer for images of 0..255 and that size."""
-    if config.name in own_layers.BLEMISHES:
+    if config.name in own_layers.OWN_LAYERS:
         return own_layers.build(config.name, config.factors, image_size_pixels)
     import inspect
 
     keras_cv = load_keras_cv()
-    layer = getattr(keras_cv.layers, config.name)
+    layer: Callable[..., BatchLayer] = getattr(keras_cv.layers, config.name)
     taken = inspect.signature(layer.__init__).parameters
     filled = {name: value(image_size_pixels) for name, value in FILLED.items() if name in taken}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.factors.items()}
@@ -153,7 +158,7 @@ def _build(config: LayerConfig, image_size_pixels: int) -> Any:
 
 @contextmanager
 def _all_draws_from(generator: tf.random.Generator) -> Iterator[None]:
-    """Lead every draw of a layer that is built and traced meanwhile to one generator."""
+    """Make every layer that is built and traced meanwhile draw from one generator."""
     import tensorflow as tf
 
     stateless_gamma = tf.random.stateless_gamma
@@ -162,21 +167,31 @@ def _all_draws_from(generator: tf.random.Generator) -> Iterator[None]:
     def seed() -> tf.Tensor:
         return generator.make_seeds()[:, 0]
 
-    def uniform(shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = "float32", **_: Any) -> Any:
+    def uniform(
+        shape: tf.Tensor, minval: float = 0, maxval: float | None = None, dtype: str = "float32", **_: object
+    ) -> tf.Tensor:
         return generator.uniform(shape, minval, maxval, dtype)
 
-    def normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = "float32", **_: Any) -> Any:
+    def normal(
+        shape: tf.Tensor, mean: float = 0.0, stddev: float = 1.0, dtype: str = "float32", **_: object
+    ) -> tf.Tensor:
         return generator.normal(shape, mean, stddev, dtype)
 
-    def gamma(shape: Any, alpha: Any, beta: Any = None, dtype: Any = "float32", **_: Any) -> Any:
+    def gamma(
+        shape: tf.Tensor,
+        alpha: tf.Tensor,
+        beta: tf.Tensor | None = None,
+        dtype: str = "float32",
+        **_: object,
+    ) -> tf.Tensor:
         alpha = tf.convert_to_tensor(alpha, dtype)
         full_shape = tf.concat([tf.convert_to_tensor(shape, tf.int32), tf.shape(alpha)], axis=0)
         return stateless_gamma(full_shape, seed(), alpha, beta, dtype)
 
-    def shuffle(value: Any, **_: Any) -> Any:
+    def shuffle(value: tf.Tensor, **_: object) -> tf.Tensor:
         return stateless_shuffle(value, seed())
 
-    led = {
+    replacements = {
         "uniform": uniform,
         "normal": normal,
         "gamma": gamma,
@@ -184,11 +199,11 @@ def _all_draws_from(generator: tf.random.Generator) -> Iterator[None]:
         "get_global_generator": lambda: generator,
         "Generator": SimpleNamespace(from_seed=lambda seed: generator),
     }
-    own = {name: getattr(tf.random, name) for name in led}
+    originals = {name: getattr(tf.random, name) for name in replacements}
     try:
-        for name, function in led.items():
+        for name, function in replacements.items():
             setattr(tf.random, name, function)
         yield
     finally:
-        for name, function in own.items():
+        for name, function in originals.items():
             setattr(tf.random, name, function)

@@ -1,12 +1,12 @@
-"""The layers of which copies are made, and the factors each takes: a table, known without keras-cv.
+"""The layers that make augmented copies, and the factors of each: a table that needs no keras-cv.
 
-It lets a wrong name or value fail where a config is made, before any work and before TensorFlow is loaded.
-The names, requirements and limits of KERAS_CV are those of keras-cv 0.9.0; a test holds it against the
-signatures there. What keras-cv lacks is in `tasks/layers/own_layers.py`.
+With it, a wrong name or value fails when a config is made, before any work and before TensorFlow is loaded.
+The names, requirements and limits of KERAS_CV are those of keras-cv 0.9.0; a test compares them with the
+signatures there. `tasks/layers/own_layers.py` has what keras-cv lacks.
 
-Not in the table, for what they do in keras-cv 0.9.0: RandomAspectRatio (gives images of many sizes, and back
-at one size nothing is left of it), RandomCrop, Resizing and Rescaling (change what every image is made of),
-and the layers that are made of other layers, which `probability` and the order of the list stand for.
+Not in the table, because of what they do in keras-cv 0.9.0: RandomAspectRatio (gives images of many sizes;
+resizing them back undoes it), RandomCrop, Resizing and Rescaling (change every image's size or range), and
+layers made of other layers, for which `probability` and the order of the list stand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from hemaflow.tasks.layers.own_layers import BLEMISHES
+from hemaflow.tasks.layers.own_layers import OWN_LAYERS
 from hemaflow.tasks.layers.schema import Factor, Layer
 
 
@@ -135,13 +135,16 @@ KERAS_CV: Mapping[str, Mapping[str, Factor]] = {
         "threshold_factor": _factor(required=False, meaning="grey value above which to invert", high=255),
     },
 }
-"""Layer → its factors. Those not offered (value_range, target_size …) are filled in when it is built."""
+"""Layer → its factors. The code fills in others (value_range, target_size …)."""
 
-LAYERS: Mapping[str, Mapping[str, Factor]] = {**KERAS_CV, **BLEMISHES}
+LAYERS: Mapping[str, Mapping[str, Factor]] = {
+    **KERAS_CV,
+    **{name: layer.factors for name, layer in OWN_LAYERS.items()},
+}
 """Every layer → its factors."""
 
 NEEDS_ONE: Mapping[str, tuple[str, ...]] = {"RandomShear": ("x_factor", "y_factor")}
-"""Layer → factors of which one must be given, for without any it changes nothing."""
+"""Layer → factors of which at least one must be given: without any the layer changes nothing."""
 
 
 class LayerConfig(Layer):

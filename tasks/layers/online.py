@@ -1,28 +1,31 @@
 """Online augmentation: random layers of `keras.layers` in front of the network while it trains.
 
 They map float32[B, H, W, 3] in 0..255 to the same, on the device that trains and on any Keras backend, and
-are not in the saved model. The table of what a config may say is known without Keras; its names and limits
-are those of Keras 3.15.1, which a test holds it against.
+are not in the saved model. The table needs no Keras; its names and limits are those of Keras 3.15.1, and a
+test compares it with the layers there.
 
-Not in the table: CutMix and MixUp, which change the labels, and a model is not given its labels (both are
-among the layers of augment); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator
-as the graph is made, the same for a whole training and others after a cut (it is among those of augment,
-too); RandomCrop, CenterCrop and Resizing, which change the size.
+Not in the table: CutMix and MixUp, which change the labels, and a model does not receive its labels (augment
+has both); AugMix, which in Keras 3.15.1 draws its operations from Python's own generator when the graph is
+built: the same for a whole training, and others after a restart (augment has it, too); RandomCrop, CenterCrop
+and Resizing, which change the size.
 
-Images a second that each changes, 96 px in batches of 64, on one shared x86-64 core: RandAugment 150 and
-CLAHE 190, which cost more than a small network; RandomErasing 1600; shifts, turns, shears, zooms, hue and
-saturation 2,300 to 3,000; equalization, flips, contrast and blur 2,800 to 8,100; brightness 59,000.
+Speed in images per second, 96 px in batches of 64, on one shared x86-64 core: RandAugment 150 and CLAHE 190,
+slower than a small network; RandomErasing 1,600; shifts, turns, shears, zooms, hue and saturation 2,300 to
+3,000; equalization, flips, contrast and blur 2,800 to 8,100; brightness 59,000.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hemaflow.tasks.layers.schema import Factor, Layer
+
+if TYPE_CHECKING:
+    import keras
 
 _ANY = math.inf
 _FILL_VALUE = Factor("number", "grey value where fill_mode is constant", high=255)
@@ -121,13 +124,13 @@ ONLINE_LAYERS: Mapping[str, Mapping[str, Factor]] = {
         "threshold_factor": _span("of the full range, above which to invert", required=True),
     },
 }
-"""Layer of `keras.layers` → its factors. Those not offered (value_range, bins …) are filled in."""
+"""Layer of `keras.layers` → its factors. Others (value_range, bins …) are fixed by the code."""
 
 NEEDS_ONE: Mapping[str, tuple[str, ...]] = {
     "RandomColorJitter": ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor"),
     "RandomShear": ("x_factor", "y_factor"),
 }
-"""Layer → factors of which one must be given, for without any it changes nothing."""
+"""Layer → factors of which at least one must be given: without any the layer changes nothing."""
 
 _UNSEEDED = ("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization")
 _FULL_RANGE = (0, 255)
@@ -141,8 +144,10 @@ class OnlineLayer(Layer):
     kind = "online layer"
 
 
-def augment_online(pixels: Any, layers: tuple[OnlineLayer, ...], seed: int) -> Any:
-    """Return a batch of images as the layers change it while training: float32[B, H, W, 3] in 0..255."""
+def augment_online(
+    pixels: keras.KerasTensor, layers: tuple[OnlineLayer, ...], seed: int
+) -> keras.KerasTensor:
+    """Return images, float32[B, H, W, 3] in 0..255, as the layers change them in training; else unchanged."""
     wrapper = _wrapper()
     for index, layer in enumerate(layers):
         name = f"online{index}_{layer.name.lower()}"
@@ -152,7 +157,7 @@ def augment_online(pixels: Any, layers: tuple[OnlineLayer, ...], seed: int) -> A
     return pixels
 
 
-def _built(layer: OnlineLayer, seed: int) -> Any:
+def _built(layer: OnlineLayer, seed: int) -> keras.layers.Layer:
     """Return the Keras layer. It computes in float32: counts of pixels overflow half precision."""
     import keras
 
@@ -161,8 +166,8 @@ def _built(layer: OnlineLayer, seed: int) -> Any:
     if layer.name not in _UNSEEDED:
         arguments["seed"] = seed
     built = getattr(keras.layers, layer.name)(**arguments)
-    # Some say that they cannot be compiled: TensorFlow's XLA cannot, which is not used, and JAX can, but for
-    # one that fails there when it is compiled (Keras 3.15.1).
+    # Some layers declare that they cannot be compiled. That holds for TensorFlow's XLA, which is not used;
+    # JAX compiles all but one of them (Keras 3.15.1).
     for part in built._flatten_layers():
         part.supports_jit = layer.name != "RandomElasticTransform"
     if layer.name == "GaussianNoise":  # it takes a deviation of at most 1
@@ -171,36 +176,38 @@ def _built(layer: OnlineLayer, seed: int) -> Any:
     return built
 
 
-def _span_of(name: str, value: Any, layer: str) -> Any:
-    """Return a factor in the form in which Keras takes it as it is meant.
+def _span_of(name: str, value: object, layer: str) -> object:
+    """Return a factor as Keras must be given it.
 
-    Of one number, Keras makes a span from the least that it allows: −1 for RandomColorDegeneration, and one
-    bit for RandomPosterization.
+    Keras reads one number as a span that begins at the smallest number allowed: −1 for
+    RandomColorDegeneration, one bit for RandomPosterization.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if layer == "RandomPosterization" or (name == "tile_grid_size" and is_number):
         return (value, value)
     if is_number and layer == "RandomColorDegeneration":
-        return (0.0, float(value))
+        return (0.0, value)
     return tuple(value) if isinstance(value, list) else value
 
 
-def _wrapper() -> Any:
-    """Return the Keras layer that applies another one in training only, to part of the images."""
+def _wrapper() -> type[keras.layers.Layer]:
+    """Return the class of Keras layers that apply another layer in training only, to part of the images."""
     import keras
 
     class Online(keras.layers.Layer):  # type: ignore[misc]
-        """Applies a layer while training; never saved, for the saved model is built without it."""
+        """Applies a layer in training; never saved, because the saved model is built without it."""
 
-        def __init__(self, layer: Any, probability: float, seed: int, **kwargs: Any) -> None:
-            super().__init__(**kwargs)
+        def __init__(
+            self, layer: keras.layers.Layer, probability: float, seed: int, **options: object
+        ) -> None:
+            super().__init__(**options)
             self.layer, self.probability = layer, probability
             self.generator = keras.random.SeedGenerator(seed)
 
-        def build(self, input_shape: Any) -> None:
+        def build(self, input_shape: tuple[int | None, ...]) -> None:
             self.layer.build(input_shape)
 
-        def call(self, pixels: Any, training: bool | None = None) -> Any:
+        def call(self, pixels: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
             if not training or not self.probability:
                 return pixels
             ops = keras.ops
@@ -210,7 +217,7 @@ def _wrapper() -> Any:
             draws = keras.random.uniform((ops.shape(pixels)[0], 1, 1, 1), seed=self.generator)
             return ops.where(draws < self.probability, changed, pixels)
 
-        def compute_output_shape(self, input_shape: Any) -> Any:
+        def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
             return input_shape
 
     return Online

@@ -5,66 +5,93 @@ Noise, JPEG, lost pixels and channels, motion and defocus. Each maps {"images": 
 code with the corruptions that a model is judged by (`tasks/evaluate/medmnist_c.py`,
 `tasks/evaluate/heavy_mix.py`).
 
-All draws are made by `tf.random`, before anything is mapped over the images: whoever seeds that seeds them.
+`tf.random` makes all draws, before anything is mapped over the images: a seed of `tf.random` fixes them.
+A new layer is one function here, registered by `_own_layer` with its factors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaflow.infra.registry import Registry
 from hemaflow.tasks.layers.schema import Factor
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 NUM_ANGLES = 12
-"""Directions of motion that are drawn from, over half a turn."""
+"""Directions of motion to draw from, over half a turn."""
 NUM_LENGTHS = 6
-"""Lengths, or radii, of a blur that are drawn from, over its span."""
+"""Lengths, or radii, of a blur to draw from, over its span."""
+
+Span = tuple[float, float]
+Change = Callable[["tf.Tensor"], "tf.Tensor"]
+"""What a layer does to float32[B, H, W, 3] in 0..255."""
+Builder = Callable[..., Change]
+"""Called with the images' height and width in pixels, and with the span of each factor by its name."""
+Batch = dict[str, "tf.Tensor"]
+"""`images` and `labels`."""
+
+
+@dataclass(frozen=True)
+class OwnLayer:
+    """A layer of our own.
+
+    Attributes:
+        factors: Its factors by name.
+        builder: Returns what the layer does to images.
+    """
+
+    factors: Mapping[str, Factor]
+    builder: Builder
+
+
+OWN_LAYERS: Registry[OwnLayer] = Registry("layer")
+"""Name of a layer → layer."""
+
+
+def _own_layer(name: str, **factors: Factor) -> Callable[[Builder], Builder]:
+    """Register the decorated function as the builder of a layer with these factors."""
+
+    def add(builder: Builder) -> Builder:
+        OWN_LAYERS.register(name)(OwnLayer(factors, builder))
+        return builder
+
+    return add
+
+
+def build(name: str, factors: Mapping[str, object], size_pixels: int) -> Callable[[Batch], Batch]:
+    """Return a layer for images of that size.
+
+    Args:
+        name: The layer.
+        factors: The factors that the config gives, already checked; a number x stands for the span 0..x.
+        size_pixels: Height and width of the images.
+    """
+    spans = {factor: _span_of(value) for factor, value in factors.items()}
+    change = OWN_LAYERS.find(name).builder(size_pixels, **spans)
+    return lambda batch: {"images": change(batch["images"]), "labels": batch["labels"]}
+
+
+def _span_of(value: object) -> Span:
+    if isinstance(value, int | float):
+        return 0.0, float(value)
+    if isinstance(value, list | tuple):
+        low, high = value
+        return float(low), float(high)
+    raise TypeError(f"Expected a number or a list of two. Received: {value!r}")
 
 
 def _span(meaning: str, low: float = 0.0, high: float = 1.0) -> Factor:
     return Factor("span", meaning, low=low, high=high, required=True)
 
 
-BLEMISHES: Mapping[str, Mapping[str, Factor]] = {
-    "ChannelDrop": {},
-    "DefocusBlur": {"radius": _span("of the image's side", high=0.1)},
-    "GaussianNoise": {"stddev": _span("deviation, of the full range of grey values")},
-    "ImpulseNoise": {"amount": _span("part of the pixels that turn black or white")},
-    "JpegCompression": {"quality": Factor("pair", "JPEG quality", low=1, high=100, required=True)},
-    "MotionBlur": {"length": _span("of the image's side", high=0.3)},
-    "Pixelation": {"scale": Factor("pair", "of the image's side, in pixels left", low=0.05, required=True)},
-}
-"""Layer → its factors."""
-
-Batch = dict[str, Any]
-
-
-def build(name: str, factors: Mapping[str, Any], size_pixels: int) -> Callable[[Batch], Batch]:
-    """Return a layer of the table for images of that size.
-
-    Args:
-        name: The layer.
-        factors: What the config gives it; checked already.
-        size_pixels: Height and width of the images.
-    """
-    spans = {
-        factor: (float(value[0]), float(value[1])) if isinstance(value, list | tuple) else (0.0, float(value))
-        for factor, value in factors.items()
-    }
-    change = _BUILDERS[name](size_pixels, **spans)
-    return lambda batch: {"images": change(batch["images"]), "labels": batch["labels"]}
-
-
-Span = tuple[float, float]
-Change = Callable[["tf.Tensor"], "tf.Tensor"]
-
-
+@_own_layer("GaussianNoise", stddev=_span("deviation, of the full range of grey values"))
 def _gaussian_noise(_: int, stddev: Span) -> Change:
     import tensorflow as tf
 
@@ -75,6 +102,7 @@ def _gaussian_noise(_: int, stddev: Span) -> Change:
     return change
 
 
+@_own_layer("ImpulseNoise", amount=_span("part of the pixels that turn black or white"))
 def _impulse_noise(_: int, amount: Span) -> Change:
     import tensorflow as tf
 
@@ -87,6 +115,7 @@ def _impulse_noise(_: int, amount: Span) -> Change:
     return change
 
 
+@_own_layer("ChannelDrop")
 def _channel_drop(_: int) -> Change:
     import tensorflow as tf
 
@@ -97,6 +126,7 @@ def _channel_drop(_: int) -> Change:
     return change
 
 
+@_own_layer("JpegCompression", quality=Factor("pair", "JPEG quality", low=1, high=100, required=True))
 def _jpeg_compression(_: int, quality: Span) -> Change:
     import tensorflow as tf
 
@@ -115,6 +145,10 @@ def _jpeg_compression(_: int, quality: Span) -> Change:
     return change
 
 
+@_own_layer(
+    "Pixelation",
+    scale=Factor("pair", "of the image's side, in pixels left", low=0.05, required=True),
+)
 def _pixelation(size_pixels: int, scale: Span) -> Change:
     import tensorflow as tf
 
@@ -132,12 +166,14 @@ def _pixelation(size_pixels: int, scale: Span) -> Change:
     return change
 
 
+@_own_layer("MotionBlur", length=_span("of the image's side", high=0.3))
 def _motion_blur(size_pixels: int, length: Span) -> Change:
     lengths = np.linspace(*length, NUM_LENGTHS) * size_pixels
     angles = np.arange(NUM_ANGLES) * np.pi / NUM_ANGLES
     return _blur([_line(reach, angle) for reach in lengths for angle in angles])
 
 
+@_own_layer("DefocusBlur", radius=_span("of the image's side", high=0.1))
 def _defocus_blur(size_pixels: int, radius: Span) -> Change:
     return _blur([_disk(reach) for reach in np.linspace(*radius, NUM_LENGTHS) * size_pixels])
 
@@ -186,14 +222,3 @@ def _disk(radius: float) -> NDArray[np.float32]:
     kernel = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1).astype(np.float32)
     summed: NDArray[np.float32] = kernel / kernel.sum()
     return summed
-
-
-_BUILDERS: Mapping[str, Callable[..., Change]] = {
-    "ChannelDrop": _channel_drop,
-    "DefocusBlur": _defocus_blur,
-    "GaussianNoise": _gaussian_noise,
-    "ImpulseNoise": _impulse_noise,
-    "JpegCompression": _jpeg_compression,
-    "MotionBlur": _motion_blur,
-    "Pixelation": _pixelation,
-}

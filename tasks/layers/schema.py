@@ -1,8 +1,7 @@
-"""What a factor of an augmentation layer may be, and the check that a config keeps to it.
+"""What the factors of an augmentation layer may be, and the check of a config against it.
 
 The tables of layers are made of these: `tasks/layers/keras_cv_table.py` for copies (keras-cv),
-`tasks/layers/online.py` for layers in front of the network (Keras). Neither library is needed to know what it
-takes.
+`tasks/layers/online.py` for layers in front of the network (Keras). The check needs neither library.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -27,12 +26,12 @@ class Factor:
     """What one factor of a layer may be.
 
     Attributes:
-        kind: What sort of value it is.
-        meaning: What it stands for, with its unit.
-        low: The least that a number may be.
-        high: The most that a number may be.
+        kind: The kind of value.
+        meaning: Its meaning and unit.
+        low: The smallest number allowed.
+        high: The largest number allowed.
         required: Whether it has no default.
-        choices: The words, or the integers, that it may be; any where empty.
+        choices: The words or integers allowed; empty allows all.
     """
 
     kind: Kind
@@ -62,43 +61,48 @@ class Factor:
             words = "one of " + ", ".join(map(str, self.choices))
         return f"{words} ({self.meaning})"
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Whether a value, as JSON gives it, may be passed to the layer."""
         if self.kind == "flag":
             return isinstance(value, bool)
         if self.choices:
             return not isinstance(value, bool) and value in self.choices
         if self.kind in ("integer", "size"):
-            many = list(value) if self.kind == "size" and _is_pair(value) else [value]
-            return all(isinstance(each, int) and self._within(each) for each in many)
-        if _is_pair(value) and self.kind in ("span", "pair", "margins"):
-            inside = all(self._within(each) for each in value)
-            return inside and (self.kind == "margins" or value[0] <= value[1])
-        return (
-            self.kind not in ("pair", "choice")
-            and self._within(value)
-            and (self.kind != "span" or value >= 0)
-        )
+            many = (self.kind == "size" and _pair(value)) or (value,)
+            return all(isinstance(each, int) and _is_number(each) and self._within(each) for each in many)
+        pair = _pair(value)
+        if pair and self.kind in ("span", "pair", "margins"):
+            inside = all(map(self._within, pair))
+            return inside and (self.kind == "margins" or pair[0] <= pair[1])
+        if self.kind in ("pair", "choice") or not _is_number(value):
+            return False
+        return self._within(value) and (self.kind != "span" or value >= 0)
 
-    def _within(self, value: Any) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and self.low <= value <= self.high
+    def _within(self, value: float) -> bool:
+        return math.isfinite(value) and self.low <= value <= self.high
 
 
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _pair(value: object) -> tuple[float, ...]:
+    """Return a list of two numbers as a tuple; an empty one for anything else."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)):
+        return tuple(value)
+    return ()
 
 
 def check_factors(
-    layer: str, factors: Mapping[str, Any], known: Mapping[str, Factor], needed: Sequence[str] = ()
+    layer: str, factors: Mapping[str, object], known: Mapping[str, Factor], needed: Sequence[str] = ()
 ) -> None:
-    """Raise ValueError unless the factors given to a layer are among those known, and as they must be.
+    """Raise ValueError unless a layer takes the factors that a config gives it.
 
     Args:
-        layer: Its name.
-        factors: What a config gives it.
-        known: What it takes.
-        needed: Of these, one at least must be given.
+        layer: Name of the layer.
+        factors: The factors that the config gives.
+        known: The factors that the layer takes.
+        needed: Factors of which at least one must be given.
     """
     for factor, value in factors.items():
         if factor not in known:
@@ -112,25 +116,26 @@ def check_factors(
     if missing:
         raise ValueError(f"{layer} needs {missing[0]}: {known[missing[0]].expected}.")
     if needed and not set(needed) & set(factors):
-        raise ValueError(f"{layer} needs {' or '.join(needed)}: without, it changes nothing.")
+        raise ValueError(f"{layer} needs {' or '.join(needed)}: without them it changes nothing.")
 
 
 class Layer(StageConfig):
-    """One layer of a table, with the factors that it is given."""
+    """One layer of a table, with its factors."""
 
     known: ClassVar[Mapping[str, Mapping[str, Factor]]]
-    """The table: layer → its factors."""
+    """Layer → its factors."""
     needs_one: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Layer → factors of which one must be given, for without any it changes nothing."""
+    """Layer → factors of which at least one must be given: without any the layer changes nothing."""
     kind: ClassVar[str]
     """What a layer of the table is called in errors."""
 
     name: str
-    """The layer, such as RandomFlip."""
+    """Name of the layer, such as RandomFlip."""
     probability: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Part of the images that the layer is applied to; each is drawn by itself."""
-    factors: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments, such as {"factor": 0.1}; ranges are lists of two; its own defaults where left out."""
+    """Probability that the layer is applied to an image, drawn for each image."""
+    factors: dict[str, object] = Field(default_factory=dict)
+    """Arguments of the layer, such as {"factor": 0.1}; a range is a list of two; those left out have the
+    layer's own defaults."""
 
     @model_validator(mode="after")
     def _is_of_the_table(self) -> Self:

@@ -12,24 +12,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 from hemaflow.infra.errors import ConfigError, StageError, nearest
 from hemaflow.infra.store.base import file_sha256
 from hemaflow.tasks.layers.online import OnlineLayer, augment_online
-from hemaflow.tasks.model.backbones import BACKBONES, build_backbone, preprocess
+from hemaflow.tasks.model.backbones import BACKBONES, Weights, build_backbone, preprocess
+
+if TYPE_CHECKING:
+    import keras
 
 HEAD = "head"
 
 
 def build_network(
     backbone: str,
-    weights: Literal["imagenet"] | None,
+    weights: Weights,
     input_pixels: int,
     num_classes: int,
     head_units: Sequence[int],
     dropout: float,
-) -> tuple[Any, Any]:
+) -> tuple[keras.Model, keras.Model]:
     """Return (backbone, head) as keras.Models: pixels to features, features to probabilities."""
     import keras
 
@@ -47,18 +50,18 @@ def build_network(
 
 def assemble(
     backbone: str,
-    body: Any,
-    head: Any,
+    body: keras.Model,
+    head: keras.Model,
     image_pixels: int,
     *,
     to_train: bool,
     online: Sequence[OnlineLayer] = (),
     seed: int = 0,
-) -> Any:
+) -> keras.Model:
     """Return the classifier around a backbone and a head: float32[B, H, W, 3] in 0..255 → float32[B, C].
 
-    The one that is not to be trained is in inference mode however it is called: models inside a model
-    (Keras 3.15) drop out units when `training` is left open.
+    With `to_train=False` it is in inference mode however it is called: models inside a model (Keras 3.15)
+    drop out units where `training` is left open.
     """
     import keras
 
@@ -72,11 +75,11 @@ def assemble(
     return keras.Model(inputs, head(body(x, training=training), training=training), name="classifier")
 
 
-def load_backbone_weights(body: Any, file: str, sha256: str) -> None:
-    """Fill a backbone with the weights of a file, if it is still the file that was asked for.
+def load_backbone_weights(body: keras.Model, file: str, sha256: str) -> None:
+    """Load the weights of a file into a backbone, if the file is unchanged.
 
     Raises:
-        StageError: The file was changed or is gone, or its weights do not fit.
+        StageError: The file was changed or removed, or its weights do not fit.
     """
     path = Path(file)
     if not path.is_file() or file_sha256(path) != sha256:
@@ -88,7 +91,7 @@ def load_backbone_weights(body: Any, file: str, sha256: str) -> None:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that it leaves random
+            warnings.simplefilter("error", UserWarning)  # Keras only warns about layers that it leaves random
             body.load_weights(path)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise StageError(
@@ -96,19 +99,19 @@ def load_backbone_weights(body: Any, file: str, sha256: str) -> None:
             expected=f"a Keras weights file of {body.name} without its top",
             received=str(error).partition("\n")[0],
             where=path.name,
-            remedy="Choose the backbone that the file was made of with --set train.backbone=….",
+            remedy="Name the backbone that the file was made from with --set train.backbone=….",
         ) from error
 
 
-def unfreeze(body: Any, from_layer: str | int, *, train_batch_norm: bool) -> None:
+def unfreeze(body: keras.Model, from_layer: str | int, *, train_batch_norm: bool) -> None:
     """Make the layers of a backbone from `from_layer` on trainable, and all before it not.
 
-    A BatchNorm layer that is not trainable runs in inference mode: its statistics stay those it came with.
+    A BatchNorm layer that is not trainable runs in inference mode and keeps its statistics.
 
     Args:
         body: The backbone.
         from_layer: A layer's name, or its index; a negative one counts from the end.
-        train_batch_norm: Whether BatchNorm layers among them learn, and follow the statistics of the batches.
+        train_batch_norm: Whether BatchNorm layers among them learn and update their statistics.
 
     Raises:
         ConfigError: There is no such layer.
@@ -122,8 +125,8 @@ def unfreeze(body: Any, from_layer: str | int, *, train_batch_norm: bool) -> Non
         layer.trainable = index >= first and (train_batch_norm or not is_norm)
 
 
-def layer_index(body: Any, from_layer: str | int) -> int:
-    """Return the place of a layer of a backbone, from 0; of a name, or an index that may count from the end.
+def layer_index(body: keras.Model, from_layer: str | int) -> int:
+    """Return the index of a layer, counted from 0, for its name or for an index that may count from the end.
 
     Raises:
         ConfigError: There is no such layer.

@@ -1,7 +1,7 @@
 """Saving a Keras model so that the same weights give the same bytes.
 
-Keras writes the date of saving and the addresses of shared objects into its file. Without them, a training
-that is repeated comes out the same, and what was made from it before is reused.
+Keras writes the date of saving and the addresses of shared objects into its file. Without them, a repeated
+training gives the same bytes, and the results that were made from the first one are reused.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hemaflow.tasks.sources.archives import undated_entry
 
+if TYPE_CHECKING:
+    import keras
 
-def save_model(model: Any, path: Path) -> None:
+
+def save_model(model: keras.Model, path: Path) -> None:
     """Write a model as a `.keras` file whose bytes depend on nothing but the model.
 
     Args:
-        model: A keras.Model.
-        path: Where to; must end in `.keras`.
+        model: The model.
+        path: The file to write; must end in `.keras`.
     """
     dated = path.with_name(f"dated-{path.name}")
     model.save(dated)
@@ -42,8 +45,8 @@ def _undated(data: bytes) -> bytes:
     return json.dumps(_numbered(content, {})).encode()
 
 
-def _numbered(value: Any, numbers: dict[int, int]) -> Any:
-    """Return a config whose shared objects have numbers in order of appearance instead of addresses."""
+def _numbered(value: object, numbers: dict[object, int]) -> object:
+    """Return a config in which shared objects are numbered in order of appearance, not named by address."""
     if isinstance(value, list):
         return [_numbered(item, numbers) for item in value]
     if not isinstance(value, dict):

@@ -226,7 +226,7 @@ def _notes(parents: Parents, labels: NDArray[np.int64]) -> list[str]:
     """Return what else a reader must know of how the two were compared."""
     ingest, own = parents["ingest"], parents["champion_ingest"]
     notes = []
-    if "reference" not in ingest.facts:
+    if not ingest.facts.get("reference"):
         notes.append("The reference set is the test split of the challenger's own data, not a fixed one.")
     sizes = own.facts["image_size_pixels"], ingest.facts["image_size_pixels"]
     if sizes[0] != sizes[1]:

@@ -1,8 +1,7 @@
-"""A training checkpoint: one atomic object with all that training needs to go on.
+"""A training checkpoint: one atomic object with all that training needs to continue.
 
 The object is an .npz without pickles: the model's variables (weights, BatchNorm statistics, states of random
-layers), the optimizer's (step, moments, averages), the best weights so far, and a JSON document with where
-training stands.
+layers), the optimizer's (step, moments, averages), the best weights so far, and the position as JSON.
 """
 
 from __future__ import annotations
@@ -11,28 +10,88 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from hemaflow.infra.errors import StageError
+from hemaflow.tasks.train.schedules import Best, Plateau
 
-Arrays = list[NDArray[Any]]
+Array = NDArray[np.generic]
+Arrays = list[Array]
 
 
-def pack(position: dict[str, Any], groups: Mapping[str, Sequence[NDArray[Any]]]) -> bytes:
-    """Return the bytes of a checkpoint: a JSON-able position, and named groups of arrays."""
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """The figures of one epoch.
+
+    Attributes:
+        epoch: Number of the epoch over both phases, from 1.
+        phase: `transfer` or `fine-tuning`.
+        loss: Mean training loss of the images.
+        accuracy: Training accuracy in 0..1.
+        val_loss: Mean validation loss; None without validation images.
+        val_accuracy: Validation accuracy in 0..1; None without validation images.
+        learning_rate: Learning rate of the last step.
+    """
+
+    epoch: int
+    phase: str
+    loss: float
+    accuracy: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    learning_rate: float
+
+    def document(self) -> dict[str, int | float | str]:
+        """Return the figures that there are, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class Position:
+    """Where a training stands.
+
+    Attributes:
+        phase: Index of the phase.
+        epoch: Complete epochs of the phase.
+        step: Complete steps of the epoch.
+        partial: Sums of loss and accuracy over the images of the epoch so far.
+        optimizer_steps: Optimizer steps that led to the present weights, before and after interruptions.
+        history: One row for each complete epoch.
+        best: The best epoch so far.
+        averaged: Number of epochs in the running mean of the weights.
+        plateau: State of the plateau schedule.
+    """
+
+    best: Best
+    plateau: Plateau
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    partial: tuple[float, float] = (0.0, 0.0)
+    optimizer_steps: int = 0
+    history: list[EpochRow] = field(default_factory=list)
+    averaged: int = 0
+
+
+_POSITION = TypeAdapter(Position)
+
+
+def pack(position: Position, groups: Mapping[str, Sequence[Array]]) -> bytes:
+    """Return the bytes of a checkpoint: a position, and named groups of arrays."""
     arrays = {f"{name}/{index}": array for name, group in groups.items() for index, array in enumerate(group)}
     document = json.dumps(
-        {"position": position, "groups": {name: len(group) for name, group in groups.items()}}
+        {"position": asdict(position), "groups": {name: len(group) for name, group in groups.items()}}
     )
     buffer = io.BytesIO()
     np.savez(buffer, document=np.frombuffer(document.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Arrays]]:
+def unpack(data: bytes) -> tuple[Position, dict[str, Arrays]]:
     """Return what `pack` was given. Raises StageError where the bytes are no checkpoint."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
@@ -41,11 +100,10 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Arrays]]:
                 name: [archive[f"{name}/{index}"] for index in range(count)]
                 for name, count in document["groups"].items()
             }
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            return _POSITION.validate_python(document["position"]), groups
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, ValidationError) as error:
         raise StageError(
             "The checkpoint of an earlier run cannot be read.",
             received=str(error),
-            remedy="Run with --from train to begin the training anew.",
+            remedy="Run with --from train to start the training again.",
         ) from error
-    position: dict[str, Any] = document["position"]
-    return position, groups

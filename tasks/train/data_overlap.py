@@ -1,8 +1,8 @@
-"""What a model has learnt from already: the images of every training that its weights went through.
+"""The overlap between the images that a model was trained on and those that it is evaluated on.
 
-A result of train tells its own data among its facts, and that of the models it began from or averages:
-`learnt_from`, digests of results of ingest. Where these are others than the data it is judged on, images of
-val and test may be among what it learnt from: `already_learnt` counts them, by the SHA-256 of their pixels.
+The facts of a result of train hold the digests of its own data and of the data of the models that it starts
+from or averages (`trained_on`). Where these differ from the data that it is evaluated on, its training images
+may include images of val and test: `data_overlap` counts them, by the SHA-256 of their pixels.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store, in_parallel
-from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.core.facts import IngestFacts, Split, TrainFacts
 from hemaflow.tasks.records.index import read_index
 
-JUDGED: tuple[Split, ...] = ("val", "test")
+EVALUATED: tuple[Split, ...] = ("val", "test")
 
 
-def learnt_from(ingest: Manifest, models: Iterable[Manifest]) -> list[str]:
-    """Return the digests of all data that a training learns from, its own first.
+def trained_on(ingest: Manifest, models: Iterable[Manifest]) -> list[str]:
+    """Return the digests of all data that shapes a model, its own first.
 
     Args:
         ingest: The data of the training.
-        models: The results of train that it begins from, or averages.
+        models: The results of train that it starts from, or averages.
     """
-    earlier = (digest for model in models for digest in model.facts["learnt_from"])
+    earlier = (digest for model in models for digest in TrainFacts.of(model).trained_on)
     return list(dict.fromkeys((ingest.digest, *earlier)))
 
 
@@ -34,25 +34,25 @@ def images_of(store: Store, ingest: Manifest, split: Split) -> set[str]:
     return {row.sha256 for row in rows if row.split == split}
 
 
-def already_learnt(store: Store, ingest: Manifest, digests: Sequence[str]) -> dict[str, int | None]:
-    """Return how many images of val and test were learnt from, where other data was; {} where none was.
+def data_overlap(store: Store, ingest: Manifest, digests: Sequence[str]) -> dict[str, int | None]:
+    """Return how many images of val and of test are training images of other data; {} without other data.
 
-    A count is None where it cannot be told: the other data is gone from the store, or of another image size.
+    A count is None where it is unknown: the other data is gone from the store, or has another image size.
 
     Args:
         store: Holds the other data.
-        ingest: The data that is judged on.
-        digests: What `learnt_from` gave.
+        ingest: The data that the model is evaluated on.
+        digests: The result of `trained_on`.
     """
     others = set(digests) - {ingest.digest}
     if not others:
         return {}
     found = _with_digests(store, others)
-    sizes = {other.facts["image_size_pixels"] for other in found.values()}
-    if found.keys() != others or sizes != {ingest.facts["image_size_pixels"]}:
-        return dict.fromkeys(JUDGED)
-    learnt = set[str]().union(*(images_of(store, other, "train") for other in found.values()))
-    return {split: len(images_of(store, ingest, split) & learnt) for split in JUDGED}
+    sizes = {IngestFacts.of(other).image_size_pixels for other in found.values()}
+    if found.keys() != others or sizes != {IngestFacts.of(ingest).image_size_pixels}:
+        return dict.fromkeys(EVALUATED)
+    trained = set[str]().union(*(images_of(store, other, "train") for other in found.values()))
+    return {split: len(images_of(store, ingest, split) & trained) for split in EVALUATED}
 
 
 def _with_digests(store: Store, digests: set[str]) -> Mapping[str, Manifest]:

@@ -1,48 +1,51 @@
-"""The network as a training begins with it: built, and filled with the initial weights that its config names.
+"""The network that training starts from: built, with the initial weights that its config names.
 
-Those are ImageNet's, a file's, or the model of another run: its backbone's weights, and its head's where that
-fits. Of a run it reads `model.keras` of a complete result of train in the same store (`train:KEY`). What
-enters the key of the training is that object's SHA-256 and the classes it tells apart, never the run.
+These come from ImageNet, from a file, or from a model in the same store (`train:KEY`): the weights of its
+backbone, and of its head where that fits. The key of the training holds the SHA-256 of that model and its
+classes, never the run.
 
-The head is taken where the classes are the same, in the same order, and its layers have the same sizes; else
-it begins anew, as it does with ImageNet's weights.
+The head fits where the classes are the same, in the same order, and its layers have the same sizes; otherwise
+it starts with random weights, as it does with ImageNet's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hemaflow.infra.errors import StageError
+from hemaflow.infra.errors import HemaflowError, StageError
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.result_names import result_key
+from hemaflow.tasks.model.backbones import Weights
 from hemaflow.tasks.model.network import HEAD, build_network, load_backbone_weights
 
 if TYPE_CHECKING:
+    import keras
+
     from hemaflow.tasks.train.config import ResolvedTrainConfig
-from hemaflow.tasks.core.result_names import result_key
 
 log = logging.getLogger(__name__)
 
 
-def stored_model(store: Store, name: str, sha256: str) -> Any:
+def stored_model(store: Store, name: str, sha256: str) -> keras.Model:
     """Return the Keras model of a result of train.
 
     Args:
         store: Holds it.
         name: `train:KEY`.
-        sha256: Of the model that was asked for.
+        sha256: SHA-256 of the model that the config names.
 
     Raises:
-        StageError: It is gone, or another one.
+        StageError: It was changed or removed.
     """
     import keras
 
     found = load_manifest(store, "train", result_key(name))
     if found is None or found[0].object("model.keras").sha256 != sha256:
         raise StageError(
-            "A model that was asked for was changed or removed since the run began.",
+            "A model that the config names was changed or removed since the run began.",
             expected=f"SHA-256 {sha256[:12]}…",
             where=f"{store.url}/stages/train/{result_key(name)}",
             remedy="Name another run.",
@@ -52,30 +55,30 @@ def stored_model(store: Store, name: str, sha256: str) -> Any:
 
 def starting_network(
     store: Store, config: ResolvedTrainConfig, input_pixels: int, classes: Sequence[str]
-) -> tuple[Any, Any]:
-    """Return (backbone, head) as keras.Models, filled with the initial weights.
+) -> tuple[keras.Model, keras.Model]:
+    """Return (backbone, head) with the initial weights.
 
     Args:
-        store: Holds the model of another run, where the config names one.
+        store: Holds the model that the config names, where it names one.
         config: The config.
         input_pixels: Height and width that the backbone takes.
         classes: Names of the labels 0, 1, …
 
     Raises:
-        StageError: The initial weights cannot be had, or are not those that were asked for.
+        StageError: The initial weights cannot be downloaded, were changed or removed, or do not fit.
     """
-    weights = "imagenet" if config.initial_weights == "imagenet" else None
+    weights: Weights = "imagenet" if config.initial_weights == "imagenet" else None
     try:
         body, head = build_network(
             config.backbone,
-            weights,  # type: ignore[arg-type]
+            weights,
             input_pixels,
             len(classes),
             config.head_units,
             config.dropout,
         )
     except Exception as error:
-        if weights is None:
+        if weights is None or isinstance(error, HemaflowError):
             raise
         raise StageError(
             f"The ImageNet weights of {config.backbone} could not be downloaded.",
@@ -99,20 +102,20 @@ def starting_network(
 
 
 def start_from_model(
-    store: Store, weights: str, sha256: str, body: Any, head: Any, *, same_classes: bool
+    store: Store, weights: str, sha256: str, body: keras.Model, head: keras.Model, *, same_classes: bool
 ) -> None:
-    """Fill a backbone, and a head where it fits, with the weights of a run's model.
+    """Copy the weights of a stored model into a backbone, and into a head where it fits.
 
     Args:
         store: Holds the model.
         weights: `train:KEY`.
-        sha256: Of the model that was asked for.
-        body: The backbone to fill.
-        head: The head to fill.
-        same_classes: Whether the model tells the same classes apart, in the same order.
+        sha256: SHA-256 of the model that the config names.
+        body: The backbone.
+        head: The head.
+        same_classes: Whether the model has the same classes in the same order.
 
     Raises:
-        StageError: The model is gone or another one, or its backbone is another.
+        StageError: The model was changed or removed, or has another backbone.
     """
     import keras
 
@@ -121,7 +124,7 @@ def start_from_model(
     bodies = [part for part in parts if part.name != HEAD]
     if len(bodies) != 1 or not _fits(bodies[0], body):
         raise StageError(
-            "The model that training was to start from has another backbone.",
+            "The model of train.initial_weights has another backbone.",
             expected=f"the weights of {body.name}",
             received=", ".join(part.name for part in bodies) or "none",
             where=weights,
@@ -134,9 +137,9 @@ def start_from_model(
     log.info("starting from %s: backbone%s", weights[:14], " and head" if heads else ", a new head")
 
 
-def _fits(one: Any, other: Any) -> bool:
+def _fits(one: keras.Model, other: keras.Model) -> bool:
     return _shapes(one) == _shapes(other)
 
 
-def _shapes(part: Any) -> Sequence[tuple[int, ...]]:
+def _shapes(part: keras.Model) -> Sequence[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in part.weights]

@@ -1,15 +1,17 @@
-"""What training minimises, and by which steps: the loss and the optimizer of a config."""
+"""The loss and the optimizer of a config, and the weights of the classes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import keras
+
     from hemaflow.tasks.train.config import TrainConfig
-from collections.abc import Sequence
 
 
-def loss_of(config: TrainConfig) -> Any:
+def loss_of(config: TrainConfig) -> keras.losses.Loss:
     """Return the Keras loss that a config names."""
     import keras
 
@@ -21,11 +23,11 @@ def loss_of(config: TrainConfig) -> Any:
     return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
 
 
-def optimizer_of(config: TrainConfig, learning_rate: float) -> Any:
-    """Return a new Keras optimizer as a config names it, at the learning rate of a phase."""
+def optimizer_of(config: TrainConfig, learning_rate: float) -> keras.optimizers.Optimizer:
+    """Return a new optimizer of the kind that a config names, with the learning rate of a phase."""
     import keras
 
-    common: dict[str, Any] = {"learning_rate": learning_rate}
+    common: dict[str, float | bool] = {"learning_rate": learning_rate}
     if config.ema_momentum:
         common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
     if config.gradient_clip_norm:
@@ -40,14 +42,14 @@ def optimizer_of(config: TrainConfig, learning_rate: float) -> Any:
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
-    """Return a weight per class, by which each class weighs as much as any other: N / (C · n_c).
+    """Return a weight per class that gives all classes the same total weight: N / (C · n_c).
 
-    Inverse frequency, as `balanced` in scikit-learn (King & Zeng, Political Analysis 9, 2001). Over the
-    images of the split the mean weight is 1, so that the learning rate means what it did. A class without
+    Inverse frequency, as `balanced` in scikit-learn (King & Zeng, Political Analysis 9, 2001). The mean
+    weight over the images of the split is 1, so that the learning rate keeps its meaning. A class without
     images has the weight 0 and is not counted.
 
     Args:
-        class_counts: Images of each class in the training split. Augmented copies follow them.
+        class_counts: Images of each class in the training split, without augmented copies.
     """
     num_images, num_present = sum(class_counts), sum(count > 0 for count in class_counts)
     return tuple(num_images / (num_present * count) if count else 0.0 for count in class_counts)

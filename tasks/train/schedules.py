@@ -1,14 +1,13 @@
 """What changes over the epochs: the learning rate, when to stop, which weights are the best.
 
-Small objects whose state is JSON, so that a checkpoint holds them and a resumed training decides as an
-uninterrupted one.
+Small objects whose state is JSON: a checkpoint holds them, and a resumed training decides as an uninterrupted
+one does.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 def cosine_with_warmup(step: int, total_steps: int, warmup_steps: int) -> float:
@@ -33,23 +32,22 @@ class Plateau:
     best: float = math.inf
     waited: int = 0
 
-    def see(self, val_loss: float, learning_rate: float) -> None:
-        """Take in an epoch; `learning_rate` is the phase's own, before scaling."""
+    def update(self, val_loss: float, learning_rate: float) -> None:
+        """Record an epoch; `learning_rate` is the peak of the phase, before scaling."""
         if val_loss < self.best - 1e-4:  # keras.callbacks.ReduceLROnPlateau's min_delta
             self.best, self.waited = val_loss, 0
             return
         self.waited += 1
         if self.waited >= self.patience:
-            lowest = min(
-                self.scale, self.min_learning_rate / learning_rate
-            )  # a phase may begin below the floor
+            # A phase may begin below the floor.
+            lowest = min(self.scale, self.min_learning_rate / learning_rate)
             self.scale = max(self.scale * self.factor, lowest)
             self.waited = 0
 
 
 @dataclass
 class Best:
-    """Remembers which epoch had the best val_accuracy, and whether it is time to stop."""
+    """Remembers which epoch had the best val_accuracy, and says when to stop."""
 
     patience: int
     accuracy: float = -1.0
@@ -57,8 +55,8 @@ class Best:
     epoch: int = -1
     waited: int = 0
 
-    def see(self, epoch: int, val_accuracy: float, val_loss: float) -> bool:
-        """Take in an epoch; return whether it is the best so far. Equal accuracies are told by the loss."""
+    def update(self, epoch: int, val_accuracy: float, val_loss: float) -> bool:
+        """Record an epoch; return whether it is the best so far: by accuracy, then by loss."""
         if (val_accuracy, -val_loss) > (self.accuracy, -self.loss):
             self.accuracy, self.loss, self.epoch, self.waited = val_accuracy, val_loss, epoch, 0
             return True
@@ -67,10 +65,5 @@ class Best:
 
     @property
     def should_stop(self) -> bool:
-        """Whether `patience` epochs brought nothing; never where it is 0."""
+        """Whether `patience` epochs brought no improvement; never where patience is 0."""
         return 0 < self.patience <= self.waited
-
-
-def state(thing: Plateau | Best) -> dict[str, Any]:
-    """Return the state as a document."""
-    return asdict(thing)

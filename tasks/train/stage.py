@@ -3,34 +3,39 @@
 Reads the training shards of augment and the validation shards of ingest. Writes
 
     model.keras   the classifier, of built-in Keras layers only, without the online augmentation
-    history.json  one row per epoch
+    history.json  one row per epoch (`tasks/train/checkpoint.py`)
 
-Guarantees: a checkpoint is kept after every epoch and on SIGTERM, as one object; a training that was cut off
-goes on from it and takes, all in all, the optimizer steps of an uninterrupted one. Memory does not grow with
-the number of images. Nothing but Keras and one of its backends is needed: under `KERAS_BACKEND=jax`
-TensorFlow need not be installed.
+Guarantees: it keeps a checkpoint after every epoch and on SIGTERM, as one object; an interrupted training
+continues from it and takes, in all, the optimizer steps of an uninterrupted one. Memory does not grow with
+the number of images. It needs only Keras and one backend: under `KERAS_BACKEND=jax` it needs no TensorFlow.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store
+from hemaflow.tasks.core.facts import IngestFacts, TrainFacts
 from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.core.result_names import result_key
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.model.ensembles import ENSEMBLE
 from hemaflow.tasks.model.saving import save_model
+from hemaflow.tasks.train.checkpoint import EpochRow
 from hemaflow.tasks.train.config import ResolvedTrainConfig
-from hemaflow.tasks.train.data_overlap import already_learnt, learnt_from
+from hemaflow.tasks.train.data_overlap import data_overlap, trained_on
 from hemaflow.tasks.train.ensemble import load_ensemble, validate
 from hemaflow.tasks.train.loop import Fitting
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -40,91 +45,87 @@ def run(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest
 
     Raises:
         Interrupted: SIGTERM came; a checkpoint is kept.
-        StageError: The loss is no number any more, or the initial weights cannot be had.
+        StageError: The loss is no longer a number, or the initial weights are missing.
     """
     keras = load_keras()
     keras.utils.clear_session()  # names of layers count what this process built before
     devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
     with devices:
-        if config.ensemble_of:
-            return _average(parents, config, draft)
-        fitting = Fitting(parents, config, draft)
-        fitting.run()
-        model = fitting.finished_model()
-    return _commit(
-        parents,
-        config,
-        draft,
-        model,
-        fitting.history,
-        backbone=config.backbone,
-        optimizer_steps=fitting.optimizer_steps,
-        best_epoch=fitting.best.epoch,
-        best_val_accuracy=fitting.best.accuracy if fitting.best.accuracy >= 0 else None,
-        averaged_epochs=fitting.averaged_epochs,
-    )
-
-
-def _average(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest:
-    """Write the ensemble of the config, as a model that took no training."""
-    ingest = parents["ingest"]
-    model = load_ensemble(parents.store, config.ensemble_of, config.ensemble_sha256, ingest)
-    accuracy = validate(model, parents)
-    log.info("averaging %d models: val accuracy %s", len(config.ensemble_of), accuracy)
-    return _commit(
-        parents,
-        config,
-        draft,
-        model,
-        [],
-        backbone=ENSEMBLE,
-        optimizer_steps=0,
-        best_epoch=0,
-        best_val_accuracy=accuracy,
-    )
-
-
-def _commit(
-    parents: Parents,
-    config: ResolvedTrainConfig,
-    draft: Draft,
-    model: Any,
-    history: list[dict[str, Any]],
-    **facts: Any,
-) -> Manifest:
-    ingest = parents["ingest"]
-    digests = learnt_from(ingest, _other_models(parents.store, config))
-    learnt = already_learnt(parents.store, ingest, digests)
-    if any(count != 0 for count in learnt.values()):
-        log.warning("images that other runs' data had to learn from: %s", learnt)
+        made = _average(parents, config) if config.ensemble_of else _train(parents, config, draft)
+    model, history, facts = made
+    if any(count != 0 for count in facts.data_overlap.values()):
+        log.warning("images on which the models that this one builds on were trained: %s", facts.data_overlap)
     with scratch_folder() as folder:
         path = folder / "model.keras"
         save_model(model, path)
         draft.put_file("model.keras", path)
-    draft.put("history.json", json.dumps(history, indent=1).encode())
-    return draft.commit(
-        epochs=len(history),
+    draft.put("history.json", json.dumps([row.document() for row in history], indent=1).encode())
+    return facts.commit(draft)
+
+
+def _train(
+    parents: Parents, config: ResolvedTrainConfig, draft: Draft
+) -> tuple[keras.Model, Sequence[EpochRow], TrainFacts]:
+    """Return the trained model, its history and its facts."""
+    fitting = Fitting(parents, config, draft)
+    fitting.run()
+    model, position = fitting.finished_model(), fitting.position
+    facts = _facts(parents, config, model).model_copy(
+        update={
+            "backbone": config.backbone,
+            "epochs": len(position.history),
+            "optimizer_steps": position.optimizer_steps,
+            "best_epoch": position.best.epoch,
+            "best_val_accuracy": position.best.accuracy if position.best.accuracy >= 0 else None,
+            "averaged_epochs": fitting.averaged_epochs,
+        }
+    )
+    return model, position.history, facts
+
+
+def _average(
+    parents: Parents, config: ResolvedTrainConfig
+) -> tuple[keras.Model, Sequence[EpochRow], TrainFacts]:
+    """Return the ensemble of the config, an empty history and its facts."""
+    ingest = parents["ingest"]
+    model = load_ensemble(parents.store, config.ensemble_of, config.ensemble_sha256, ingest)
+    accuracy = validate(model, parents)
+    log.info("averaging %d models: val accuracy %s", len(config.ensemble_of), accuracy)
+    facts = _facts(parents, config, model).model_copy(update={"best_val_accuracy": accuracy})
+    return model, (), facts
+
+
+def _facts(parents: Parents, config: ResolvedTrainConfig, model: keras.Model) -> TrainFacts:
+    """Return the facts of a model that took no training."""
+    ingest = parents["ingest"]
+    images = IngestFacts.of(ingest)
+    digests = trained_on(ingest, _other_models(parents.store, config))
+    return TrainFacts(
+        epochs=0,
         num_parameters=int(model.count_params()),
-        image_size_pixels=ingest.facts["image_size_pixels"],
-        classes=ingest.facts["classes"],
-        learnt_from=digests,
-        already_learnt=learnt,
-        **facts,
+        image_size_pixels=images.image_size_pixels,
+        classes=images.classes,
+        backbone=ENSEMBLE,
+        optimizer_steps=0,
+        best_epoch=0,
+        best_val_accuracy=None,
+        trained_on=digests,
+        data_overlap=data_overlap(parents.store, ingest, digests),
     )
 
 
 def _other_models(store: Store, config: ResolvedTrainConfig) -> list[Manifest]:
-    """Return the results of train that the config begins from, or averages."""
+    """Return the results of train that the config starts from, or averages."""
     names = config.ensemble_of or (config.initial_weights,)
     found = (load_manifest(store, "train", key) for key in map(result_key, names) if key)
     return [loaded[0] for loaded in found if loaded]
 
 
-def use_devices(mixed_precision: str) -> Any:
-    """Set up what devices there are, and return a context in which models are built for them.
+def use_devices(mixed_precision: str) -> AbstractContextManager[object]:
+    """Set up the devices of this machine, and return a context in which models are built for them.
 
-    Under the tensorflow backend all GPUs share the batches; under any other, one device does the work.
+    Under the tensorflow backend all GPUs share each batch; under any other, one device does the work.
     """
     import keras
 
@@ -147,4 +148,5 @@ def use_devices(mixed_precision: str) -> Any:
     keras.mixed_precision.set_global_policy(policy)
     log.info("training on %s in %s", f"{len(gpus)} GPU" if gpus else "CPU", policy)
     strategy = tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
-    return strategy.scope()
+    scope: AbstractContextManager[object] = strategy.scope()
+    return scope

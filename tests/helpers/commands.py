@@ -132,7 +132,7 @@ def optimizer_steps(store: Store) -> int:
     """Return how many steps of a training that goes on are in its checkpoint."""
     for name in store.list("stages/train/"):
         if name.endswith("/work/checkpoint.npz") and (kept := store.get_tagged(name)):
-            return int(checkpoint.unpack(kept[0])[0]["optimizer_steps"])
+            return checkpoint.unpack(kept[0])[0].optimizer_steps
     return 0
 
 

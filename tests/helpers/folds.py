@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from helpers.facts import ingest_facts
 from helpers.pictures import SIZE, Cell, inputs
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
@@ -66,10 +67,7 @@ def fold_results(
     evaluate.put("predictions-test.csv", write_predictions(ids, labels, plain, probabilities))
     return {
         "ingest": ingest.commit(
-            classes=list(classes),
-            image_size_pixels=SIZE,
-            num_examples={"train": len(rest), "val": 0, "test": len(tested)},
-            source="cells.zip",
+            **ingest_facts(classes, SIZE, {"train": len(rest), "test": len(tested)}, source="cells.zip")
         ),
         "evaluate": evaluate.commit(tta_views=["identity"]),
     }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from helpers.facts import CLASSES, augment_facts, ingest_facts, train_facts
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
@@ -19,7 +20,7 @@ from hemaflow.tasks.records import schema
 from hemaflow.tasks.records.index import Row, write_index
 from hemaflow.tasks.records.tfrecord import write_records
 
-SIZE, CLASSES = 24, ["blue", "green", "red"]
+SIZE = 24
 
 
 def inputs(stage: str, **config: object) -> KeyInputs:
@@ -47,14 +48,9 @@ def parents(store: LocalStore, num_train: int = 90, num_val: int = 30) -> Parent
     augment = Draft(store, inputs("augment"))
     put_shards(augment, "train", num_train, num_shards=3)
     counts = {"train": num_train, "val": num_val, "test": 0}
-    by_class = {split: [len(range(label, count, 3)) for label in range(3)] for split, count in counts.items()}
     manifests = {
-        "ingest": ingest.commit(
-            classes=CLASSES, image_size_pixels=SIZE, num_examples=counts, class_counts=by_class
-        ),
-        "augment": augment.commit(
-            num_examples=num_train, num_shards=3, image_size_pixels=SIZE, classes=CLASSES
-        ),
+        "ingest": ingest.commit(**ingest_facts(CLASSES, SIZE, counts)),
+        "augment": augment.commit(**augment_facts(num_train, num_shards=3, image_size_pixels=SIZE)),
     }
     return Parents(store, manifests)
 
@@ -110,7 +106,7 @@ def ingested(
                 draft.put_file(schema.shard_name(split, 0, 1), path, num_records=count)
     draft.put("index.csv", write_index(rows))
     counts = {split: len(splits.get(split, ())) for split in ("train", "val", "test")}
-    return draft.commit(classes=list(classes), image_size_pixels=size, num_examples=counts, **facts)
+    return draft.commit(**ingest_facts(classes, size, counts, **facts))
 
 
 def trained(store: LocalStore, name: str, channels: Sequence[int], size: int = SIZE) -> Manifest:
@@ -128,7 +124,7 @@ def trained(store: LocalStore, name: str, channels: Sequence[int], size: int = S
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
         draft.put_file("model.keras", Path(folder) / "model.keras")
-    return draft.commit(name=name)
+    return draft.commit(**train_facts())
 
 
 def evaluated(store: LocalStore, name: str, views: Sequence[str] = ("identity",)) -> Manifest:

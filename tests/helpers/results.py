@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from helpers.facts import train_facts
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine
@@ -28,20 +29,6 @@ NAMES: Mapping[str, Sequence[str]] = {
     "submit": ("submission.zip", "proof.json"),
 }
 
-TRAIN_FACTS: Mapping[str, Any] = TrainFacts(
-    epochs=1,
-    num_parameters=1,
-    image_size_pixels=32,
-    classes=["blue", "green"],
-    backbone="cnn",
-    optimizer_steps=1,
-    best_epoch=1,
-    best_val_accuracy=None,
-    trained_on=[],
-    data_overlap={},
-).model_dump(mode="json")
-"""The facts of every result of train, but for those that a test gives."""
-
 
 def engine(store: Store, config: Mapping[str, Any] | None = None, **arguments: Any) -> Engine:
     return Engine(store, PipelineConfig.model_validate(config or {}), "sample", Settings(), **arguments)
@@ -54,7 +41,10 @@ def make(
     for name in names or NAMES[stage]:
         made = json.dumps(METRICS).encode() if name == "metrics.json" else f"{stage} {name}".encode()
         draft.put(name, made + (b"" if name == "metrics.json" else content))
-    return draft.commit(**({**TRAIN_FACTS, **facts} if stage == "train" else {"stage": stage, **facts}))
+    if stage == "train":
+        known = {name: value for name, value in facts.items() if name in TrainFacts.model_fields}
+        return draft.commit(**train_facts(**known))
+    return draft.commit(stage=stage, **facts)
 
 
 class Silent:

@@ -51,7 +51,7 @@ def test_a_run_is_found_with_the_digest_and_the_classes_of_its_model(store: Loca
         config = resolved(starting(store, name))
         assert config.initial_weights == f"train:{made.key('train')}"
         assert config.initial_weights_sha256 == found[0].object("model.keras").sha256
-        assert config.initial_classes == ("blue", "green")
+        assert config.initial_classes == ("blue", "green", "red")
 
 
 def test_what_enters_the_key_is_the_model_and_not_the_run(store: LocalStore) -> None:
@@ -69,7 +69,7 @@ def test_a_run_keeps_the_model_that_it_starts_from(store: LocalStore) -> None:
     collect_garbage(store, keep_runs=1, grace_seconds=0)
     assert load_manifest(store, "train", made.key("train") or "")
     again = starting(store, f"train:{made.key('train')}")
-    assert resolved(again).initial_classes == ("blue", "green")
+    assert resolved(again).initial_classes == ("blue", "green", "red")
 
 
 def test_what_cannot_be_started_from_is_a_mistake(store: LocalStore) -> None:

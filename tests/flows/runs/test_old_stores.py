@@ -14,7 +14,15 @@ from typer.testing import CliRunner
 
 import hemaflow
 from hemaflow.flows.cli.main import app
+from hemaflow.flows.config.changes import change
+from hemaflow.flows.config.recipes import recipe_named
+from hemaflow.flows.config.recorded import recorded_config
+from hemaflow.flows.config.request import RunRequest
+from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.runs.record import read_record, result_of
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.facts import AugmentFacts, IngestFacts, TrainFacts
 
 DOCUMENTS = Path(__file__).with_name("store_of_2504ee4.json")
 RUN = "20261128-070039-512-1f90"
@@ -51,3 +59,26 @@ def test_its_stages_are_computed_again_and_the_reason_is_its_version(old_store: 
         assert ".py" not in decision.reason
     assert "train.fine_tuning.epochs 1 → 8" in decisions[2].reason
     assert decisions[2].reason.endswith(f"(since run {RUN})")
+
+
+def test_its_config_and_the_facts_of_its_results_are_read(old_store: LocalStore) -> None:
+    record = read_record(old_store, RUN)
+    assert recorded_config(record.config) == change(
+        recipe_named("demo").config, [*record.changes, "train.input_size_pixels=0"]
+    )
+    ingest, augment, train = (result_of(old_store, record, stage) for stage in ("ingest", "augment", "train"))
+    assert TrainFacts.of(train).trained_on == [ingest.digest]
+    assert TrainFacts.of(train).data_overlap == {}
+    assert AugmentFacts.of(augment).num_examples == 2 * IngestFacts.of(ingest).num_examples["train"]
+
+
+@pytest.mark.parametrize("more", [[], ["train.focal_gamma=1", "train.warmup_epochs=2"]])
+def test_its_runs_are_continued_even_if_their_changes_are_refused_now(
+    old_store: LocalStore, more: list[str]
+) -> None:
+    record = read_record(old_store, RUN)
+    record.changes += [*more, 'train.ensemble_of=["run:a","run:b"]', "train.seed=3"] if more else []
+    record.config["train"] |= {"focal_gamma": 1.0} if more else {}
+    record.save(old_store)
+    request = RunRequest(data="sample", store=old_store.url, of_run=RUN, from_stage="evaluate")
+    assert open_engine(request, Settings()).pins.run == RUN

@@ -265,7 +265,7 @@ def train_and_end(server: Server, store: Store, parameters: dict[str, Any], end:
     try:
         run = server.start("blood-cell-training/adhoc", **parameters)
         server.wait(lambda: optimizer_steps(store) > kept)
-        assert any("going on from epoch" in line for line in server.logs(run)) == bool(kept)
+        assert any("continuing from epoch" in line for line in server.logs(run)) == bool(kept)
         assert server.task_states(run)["ingest"] == "Cached"
         flow = flow_process(living)
         assert flow.memory_info().rss < MEMORY_BYTES

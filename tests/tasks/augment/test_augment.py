@@ -23,7 +23,7 @@ from hemaflow.tasks.augment.config import AugmentConfig
 from hemaflow.tasks.augment.stage import finish, plan, run, write
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.layers.keras_cv_table import LAYERS, LayerConfig
-from hemaflow.tasks.layers.own_layers import BLEMISHES
+from hemaflow.tasks.layers.own_layers import OWN_LAYERS
 from hemaflow.tasks.records.index import Row, write_index
 from hemaflow.tasks.records.schema import encode, one_hot, read_shards, record_bytes, shard_name
 from hemaflow.tasks.records.tfrecord import write_records
@@ -242,8 +242,8 @@ def test_every_layer_runs_and_repeats(name: str) -> None:
     from hemaflow.tasks.layers.keras_cv_chain import MIXING, Chain
 
     given = {factor: REQUIRED[form.kind] for factor, form in LAYERS[name].items() if form.required}
-    if name in BLEMISHES:
-        given = {factor: [form.high / 4, form.high / 2] for factor, form in BLEMISHES[name].items()}
+    if name in OWN_LAYERS:
+        given = {factor: [form.high / 4, form.high / 2] for factor, form in LAYERS[name].items()}
     if name == "RandomShear":
         given = {"x_factor": 0.3}
     if name == "RandomGaussianBlur":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.facts import augment_facts, ingest_facts, train_facts
 from helpers.pictures import CLASSES, SIZE, Cell, inputs, put_shards
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
@@ -49,26 +50,11 @@ def parents(
     augment.put("preview.png", draw_sheet([("blue", [example])], CLASSES))
     train.put_file("model.keras", folder / "model.keras")
     train.put("history.json", b"[]")
-    facts = {
-        "classes": CLASSES,
-        "image_size_pixels": SIZE,
-        "num_examples": {**COUNTS, "test": num_test},
-        "class_counts": {"train": [3] * 3, "val": [4] * 3, "test": [num_test // 3] * 3},
-        "source": "pictures",
-        "num_findings": {},
-    }
-    trained = {
-        "epochs": 0,
-        "optimizer_steps": 0,
-        "best_epoch": 0,
-        "best_val_accuracy": 0.0,
-        "backbone": "cnn",
-        "num_parameters": 12,
-    }
+    facts = ingest_facts(CLASSES, SIZE, {**COUNTS, "test": num_test})
     manifests = {
         "ingest": ingest.commit(**facts),
-        "augment": augment.commit(num_examples=9, num_shards=1),
-        "train": train.commit(**trained),
+        "augment": augment.commit(**augment_facts(9)),
+        "train": train.commit(**train_facts()),
     }
     return Parents(store, manifests)
 

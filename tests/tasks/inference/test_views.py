@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hemaflow.tasks.inference import views
 from hemaflow.tasks.inference.views import PRESETS, average, parse_views, predict, predict_each, view
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
@@ -58,6 +59,19 @@ def test_a_shrunken_image_is_all_there_and_its_edge_goes_on() -> None:
     assert bright[0] == pytest.approx((4 + 2) * 40 / 44, rel=0.05)  # two rows of edge, all at 40/44
 
 
+def test_every_view_of_a_preset_is_of_a_kind_that_registered() -> None:
+    for name in {name for preset in PRESETS.values() for name in preset}:
+        assert name in views._KINDS or name.partition("-")[0] in views._KINDS, name
+
+
+def test_a_view_of_no_kind_and_two_kinds_of_one_name_are_mistakes() -> None:
+    for name in ("mirror", "shifted-x+3", ""):
+        with pytest.raises(ValueError, match="There is no view"):
+            view(IMAGES, name)
+    with pytest.raises(ValueError, match="two kinds of view called 'shift'"):
+        views._kind("shift")(lambda images, amount: images)
+
+
 def test_the_views_of_the_competition_entry_are_nine() -> None:
     assert len(PRESETS["seed"]) == 9
 
@@ -104,5 +118,5 @@ def test_the_mean_is_that_of_the_views_one_by_one() -> None:
     assert each.shape == (len(PRESETS["wide"]), 7, 2)
     assert each.dtype == np.float32
     chosen = [0, 4, 8]
-    views = [PRESETS["wide"][number] for number in chosen]
-    np.testing.assert_array_equal(average(each[chosen]), predict(Brightness(), images, views, 3))
+    names = [PRESETS["wide"][number] for number in chosen]
+    np.testing.assert_array_equal(average(each[chosen]), predict(Brightness(), images, names, 3))

@@ -10,12 +10,21 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hemaflow.tasks.layers.keras_cv_table import KERAS_CV, LayerConfig
+from hemaflow.tasks.layers.keras_cv_table import KERAS_CV, LAYERS, LayerConfig
+from hemaflow.tasks.layers.own_layers import OWN_LAYERS
 
 
 def test_wrong_name_tells_the_nearest() -> None:
     with pytest.raises(ValidationError, match=r"no layer 'Cutmx'\. Did you mean 'CutMix'\? One of: AugMix, "):
         LayerConfig(name="Cutmx")
+
+
+def test_own_layers_are_layers_with_the_factors_that_they_register() -> None:
+    assert {"MotionBlur", "JpegCompression", "ChannelDrop"} <= OWN_LAYERS.keys() <= LAYERS.keys()
+    for name, layer in OWN_LAYERS.items():
+        assert LAYERS[name] == layer.factors
+        _, *factors = inspect.signature(layer.builder).parameters
+        assert set(factors) == set(layer.factors), name
 
 
 def test_wrong_factor_tells_the_nearest() -> None:

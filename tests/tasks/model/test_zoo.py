@@ -1,4 +1,4 @@
-"""Every backbone of the table: built, trained a step, saved, loaded in safe mode, packed, and run on its own.
+"""Every registered backbone: built, trained a step, saved, loaded in safe mode, packed, and run on its own.
 
 The small ones are tried in every run of the tests, all of them with `pytest -m zoo` (up to 1.4 GB of weights:
 more than 10 GiB of memory, 6 GB of disk, half an hour on two cores).
@@ -6,6 +6,7 @@ more than 10 GiB of memory, 6 GB of disk, half an hour on two cores).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,19 +98,8 @@ def keras_preprocessing(row: Backbone) -> Any:
     """What keras.applications itself does to the pixels of a network."""
     import keras
 
-    modules = {
-        "MobileNetV2": "mobilenet_v2",
-        "MobileNetV3": "mobilenet_v3",
-        "EfficientNetV2": "efficientnet_v2",
-        "EfficientNetB": "efficientnet",
-        "ConvNeXt": "convnext",
-        "ResNet50V2": "resnet_v2",
-        "ResNet101V2": "resnet_v2",
-        "ResNet": "resnet",
-        "DenseNet": "densenet",
-    }
-    module = next(module for start, module in modules.items() if row.application.startswith(start))
-    return getattr(keras.applications, module).preprocess_input
+    builder = getattr(keras.applications, row.application)
+    return importlib.import_module(builder.__module__).preprocess_input
 
 
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.application])

@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.absent import run_without
+from helpers.facts import ingest_facts, train_facts
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, load_manifest
@@ -96,7 +97,7 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
         name = shard_name("test", shard, 2)
         records = (encode(f"cell-{i}", images[i], one_hot(i % 3, 3)) for i in rows)
         ingest.put_file(name, tmp_path / name, num_records=write_records(tmp_path / name, records))
-    facts = {"classes": CLASSES, "image_size_pixels": SIZE_PIXELS, "num_examples": {"test": NUM_TEST}}
+    facts = ingest_facts(CLASSES, SIZE_PIXELS, {"test": NUM_TEST})
     train = Draft(store, inputs("train"))
     train.put_file("model.keras", model_path)
     evaluate = Draft(store, inputs("evaluate", batch_size=BATCH_SIZE))
@@ -104,7 +105,7 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
     evaluate.put("predictions-val.csv", predictions_csv(model_path, images, mislabelled=12))
     manifests: dict[str, Manifest] = {
         "ingest": ingest.commit(**facts),
-        "train": train.commit(),
+        "train": train.commit(**train_facts()),
         "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
     }
     return Parents(store, manifests)
@@ -232,8 +233,8 @@ def test_without_test_images_it_is_proven_on_val(
         evaluate.put("predictions-test.csv", predictions_csv(model_path, images[:0]))
         evaluate.put("predictions-val.csv", predictions)
         made = {
-            "ingest": ingest.commit(classes=CLASSES, image_size_pixels=SIZE_PIXELS),
-            "train": train.commit(),
+            "ingest": ingest.commit(**ingest_facts(CLASSES, SIZE_PIXELS)),
+            "train": train.commit(**train_facts()),
             "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
         }
         return Parents(store, made)
@@ -260,7 +261,7 @@ def test_submission_of_another_model_is_refused_and_nothing_committed(
     model.save(tmp_path / "other.keras")
     train = Draft(store, inputs("train", other=True))
     train.put_file("model.keras", tmp_path / "other.keras")
-    altered = Parents(store, {**parents.manifests, "train": train.commit()})
+    altered = Parents(store, {**parents.manifests, "train": train.commit(**train_facts())})
     draft = Draft(store, inputs("submit"))
     with pytest.raises(StageError, match=r"something else than the report for \d+ of 37 images"):
         run(altered, SubmitConfig(tta=False), draft)

@@ -14,7 +14,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.model.network import assemble, build_network
 from hemaflow.tasks.model.saving import save_model
-from hemaflow.tasks.train.config import TrainConfig
+from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,9 @@ def test_backends_give_the_same_predictions_from_the_same_model(store: LocalStor
     import keras
 
     keras.utils.set_random_seed(0)
-    config = TrainConfig(batch_size=16, head_units=(16,), fine_tuning={"epochs": 8, "learning_rate": 0.003})
+    config = ResolvedTrainConfig(
+        batch_size=16, head_units=(16,), fine_tuning={"epochs": 8, "learning_rate": 0.003}
+    )
     trained = run(parents(store), config, Draft(store, inputs("train")))
     (tmp_path / "trained.keras").write_bytes(trained.read(store, "model.keras"))
     body, head = build_network("mobilenetv2-0.35", None, PIXELS, len(CLASSES), (), 0.0)

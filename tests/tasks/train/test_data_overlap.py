@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.facts import augment_facts
 from helpers.pictures import Cell, colour_cells, ingested, inputs, put_shards
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
@@ -13,7 +14,7 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.report.notes import note
 from hemaflow.tasks.train.config import ResolvedTrainConfig
-from hemaflow.tasks.train.data_overlap import already_learnt
+from hemaflow.tasks.train.data_overlap import data_overlap
 from hemaflow.tasks.train.stage import run
 
 CELLS = colour_cells("cell", 36)
@@ -28,7 +29,7 @@ def data(store: LocalStore, name: str, train: list[Cell], val: list[Cell], test:
 def train(store: LocalStore, ingest: Manifest, **changes: Any) -> Manifest:
     augment = Draft(store, inputs("augment"))
     put_shards(augment, "train", 24)
-    shards = augment.commit(num_examples=24)
+    shards = augment.commit(**augment_facts(24))
     untrained = {} if "ensemble_of" in changes else {"head_units": (8,), "fine_tuning": {"epochs": 0}}
     config = ResolvedTrainConfig.model_validate(untrained | changes)
     parents = Parents(store, {"ingest": ingest, "augment": shards})
@@ -49,23 +50,23 @@ def test_images_that_came_through_other_runs_are_counted(store: LocalStore) -> N
     one = data(store, "one", CELLS[:24], CELLS[24:30], CELLS[30:])
     shifted = data(store, "shifted", CELLS[12:], CELLS[:4], CELLS[4:12])
     first = train(store, one)
-    assert first.facts["already_learnt"] == {}
+    assert first.facts["data_overlap"] == {}
     same = train(store, one, seed=1, **begun_from(first))
-    assert same.facts["already_learnt"] == {}
+    assert same.facts["data_overlap"] == {}
     other = train(store, shifted, **begun_from(first))
-    assert other.facts["already_learnt"] == {"val": 4, "test": 8}
+    assert other.facts["data_overlap"] == {"val": 4, "test": 8}
     # What goes on from the second has learnt from the first's images too, which are not in its own data.
     third = data(store, "third", CELLS[24:], CELLS[12:18], CELLS[4:6] + CELLS[30:])
     again = train(store, third, **begun_from(other))
-    assert again.facts["learnt_from"] == [third.digest, shifted.digest, one.digest]
-    assert again.facts["already_learnt"] == {"val": 6, "test": 8}
+    assert again.facts["trained_on"] == [third.digest, shifted.digest, one.digest]
+    assert again.facts["data_overlap"] == {"val": 6, "test": 8}
     averaged = train(
         store,
         shifted,
         ensemble_of=(f"train:{first.key}", f"train:{other.key}"),
         ensemble_sha256=(first.object("model.keras").sha256, other.object("model.keras").sha256),
     )
-    assert averaged.facts["already_learnt"] == {"val": 4, "test": 8}
+    assert averaged.facts["data_overlap"] == {"val": 4, "test": 8}
 
 
 def test_what_cannot_be_told_is_said_to_be_unknown(store: LocalStore) -> None:
@@ -73,8 +74,8 @@ def test_what_cannot_be_told_is_said_to_be_unknown(store: LocalStore) -> None:
     small = colour_cells("small", 12, size=16)
     of_another_size = data(store, "small", small[:6], small[6:9], small[9:])
     for digests in ([own.digest, "0" * 64], [own.digest, of_another_size.digest]):
-        assert already_learnt(store, own, digests) == {"val": None, "test": None}
-    assert already_learnt(store, own, [own.digest]) == {}
+        assert data_overlap(store, own, digests) == {"val": None, "test": None}
+    assert data_overlap(store, own, [own.digest]) == {}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
     kept = draft.kept(CHECKPOINT)
     assert kept
     # SIGTERM keeps every step that was taken, SIGKILL those of the epochs that were over.
-    done = checkpoint.unpack(kept)[0]["optimizer_steps"]
+    done = checkpoint.unpack(kept)[0].optimizer_steps
     assert done == (CUT_AT_STEP if sign == signal.SIGTERM else STEPS_PER_EPOCH)
     resumed = train(store, CONFIG)
     assert resumed.facts["optimizer_steps"] == whole.facts["optimizer_steps"] == 4 * STEPS_PER_EPOCH
@@ -125,13 +125,13 @@ def test_the_last_epochs_are_averaged_and_kept_where_that_is_better(
 ) -> None:
     plain = {"transfer": {"epochs": 0}, "ema_momentum": 0.0}
     alone = train(store, config(**plain, average_epochs=0), stage="alone")
-    see, seen = loop.Best.see, list[float]()
+    update, seen = loop.Best.update, list[float]()
 
     def prefers_the_fourth(best: loop.Best, epoch: int, accuracy: float, loss: float) -> bool:
         seen.append(accuracy)
-        return see(best, epoch, accuracy, loss) or len(seen) == 4
+        return update(best, epoch, accuracy, loss) or len(seen) == 4
 
-    monkeypatch.setattr(loop.Best, "see", prefers_the_fourth)
+    monkeypatch.setattr(loop.Best, "update", prefers_the_fourth)
     averaged = train(store, config(**plain, average_epochs=2), stage="averaged")
     assert len(seen) == 4  # three epochs, and the mean of the last two
     assert averaged.facts["averaged_epochs"] == 2
