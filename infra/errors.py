@@ -29,6 +29,14 @@ class HemaflowError(Exception):
         received: What came instead.
         where: The file, row, object or setting it happened at.
         remedy: The next command to run, or the change to make.
+
+    Example:
+        >>> import hemaflow
+        >>> try:
+        ...     hemaflow.run("sample", recipe="labtop")
+        ... except hemaflow.HemaflowError as error:
+        ...     print(error.what, error.remedy)
+        There is no recipe 'labtop'. List them with: hemaflow recipes
     """
 
     exit_code = 1

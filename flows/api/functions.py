@@ -58,9 +58,10 @@ def run(
 
     Example:
         >>> import hemaflow
-        >>> run = hemaflow.run("cells.zip", recipe="laptop", set={"train.seed": 1})  # doctest: +SKIP
-        >>> run.metrics.test_tta.accuracy  # doctest: +SKIP
-        0.9866
+        >>> quick = {"train.fine_tuning.epochs": 1, "evaluate.robustness": "none"}
+        >>> run = hemaflow.run("sample", recipe="demo", set=quick, progress=False)
+        >>> run.metrics.test.num_examples, run.submission.name
+        (72, 'submission.zip')
     """
     request = _request(data, recipe, set, store, from_stage, until_stage, of_run)
     settings = current_settings()
@@ -123,8 +124,10 @@ def compare(
 
     Example:
         >>> import hemaflow
-        >>> hemaflow.compare(["cnn", "laptop"], "cells.zip", seeds=3)[0].name  # doctest: +SKIP
-        'laptop'
+        >>> quick = {"train.fine_tuning.epochs": 1, "evaluate.robustness": "none"}
+        >>> [best] = hemaflow.compare(["demo"], "sample", set=quick, progress=False)
+        >>> best.name, best.num_parameters
+        ('demo', 488888)
     """
     from hemaflow.flows.workflows import comparison  # loads numpy
 
@@ -166,8 +169,8 @@ def open_run(run: str = "", store: str | Path = "") -> Run:
 
     Example:
         >>> import hemaflow
-        >>> hemaflow.open_run("champion").submission  # doctest: +SKIP
-        PosixPath('.hemaflow/stages/submit/…/submission.zip')
+        >>> hemaflow.open_run().status
+        'completed'
     """
     opened = open_store(store)
     return Run(find_run(opened, run), opened)

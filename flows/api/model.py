@@ -25,10 +25,11 @@ class Model:
         trained: Where the model is, and how its images are prepared.
 
     Example:
-        >>> import hemaflow
-        >>> model = hemaflow.open_run().model  # doctest: +SKIP
-        >>> model.predict(["cell.png"])  # doctest: +SKIP
-        ['neutrophil']
+        >>> import hemaflow, numpy as np
+        >>> model = hemaflow.open_run().model
+        >>> white = np.full((96, 96, 3), 255, np.uint8)
+        >>> model.predict(white)[0] in model.classes
+        True
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -37,12 +38,24 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, in label order."""
+        """The names of the classes, in label order.
+
+        Example:
+            >>> import hemaflow
+            >>> hemaflow.open_run().model.classes[0]
+            'basophil'
+        """
         return self._trained.classes
 
     @property
     def path(self) -> Path:
-        """The local, read-only file model.keras."""
+        """The local, read-only file model.keras.
+
+        Example:
+            >>> import hemaflow
+            >>> hemaflow.open_run().model.path.name
+            'model.keras'
+        """
         return self._trained.path
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
@@ -54,6 +67,12 @@ class Model:
 
         Raises:
             DataError: A file cannot be read as an image, or the array has another shape.
+
+        Example:
+            >>> import hemaflow, numpy as np
+            >>> white = np.full((2, 96, 96, 3), 255, np.uint8)
+            >>> hemaflow.open_run().model.probabilities(white).shape
+            (2, 8)
         """
         from hemaflow.tasks.inference.predict import ImageClassifier
 
@@ -65,5 +84,11 @@ class Model:
         return self._classifier.probabilities(images)
 
     def predict(self, images: Images) -> list[str]:
-        """Return the name of the most probable class of each image; see `probabilities`."""
+        """Return the name of the most probable class of each image; see `probabilities`.
+
+        Example:
+            >>> import hemaflow, numpy as np
+            >>> len(hemaflow.open_run().model.predict(np.full((2, 96, 96, 3), 255, np.uint8)))
+            2
+        """
         return [self.classes[label] for label in self.probabilities(images).argmax(1)]

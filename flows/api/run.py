@@ -28,8 +28,9 @@ class Report:
         path: A local, read-only file.
 
     Example:
-        >>> Report(Path("report.html"))
-        Report(path=report.html)
+        >>> import hemaflow
+        >>> hemaflow.open_run().report.path.name
+        'report.html'
     """
 
     path: Path
@@ -59,9 +60,9 @@ class Run:
 
     Example:
         >>> import hemaflow
-        >>> run = hemaflow.open_run("champion")  # doctest: +SKIP
-        >>> run.metrics.test_tta.accuracy  # doctest: +SKIP
-        0.9866
+        >>> run = hemaflow.open_run()
+        >>> run.status, run.record.recipe, run.record.data
+        ('completed', 'demo', 'sample')
     """
 
     def __init__(self, record: RunRecord, store: Store) -> None:
@@ -69,22 +70,49 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The id of the run; it sorts by time."""
+        """The id of the run; it sorts by time.
+
+        Example:
+            >>> import hemaflow
+            >>> hemaflow.open_run(hemaflow.open_run().id).status
+            'completed'
+        """
         return self.record.run
 
     @property
     def status(self) -> str:
-        """`running`, `completed`, `failed` or `interrupted`."""
+        """`running`, `completed`, `failed` or `interrupted`.
+
+        Example:
+            >>> import hemaflow
+            >>> hemaflow.open_run().status
+            'completed'
+        """
         return self.record.status
 
     @cached_property
     def metrics(self) -> RunMetrics:
-        """The metrics; an entry that was not measured is None."""
+        """The metrics; an entry that was not measured is None.
+
+        Example:
+            >>> import hemaflow
+            >>> metrics = hemaflow.open_run().metrics
+            >>> 0.0 <= metrics.test_tta.accuracy <= 1.0
+            True
+            >>> metrics.test_heavy is None
+            True
+        """
         return self.record.measured
 
     @cached_property
     def history(self) -> pandas.DataFrame:
-        """The training history, one row per epoch: loss, accuracy, val_loss, val_accuracy and more."""
+        """The training history, one row per epoch: loss, accuracy, val_loss, val_accuracy and more.
+
+        Example:
+            >>> import hemaflow
+            >>> list(hemaflow.open_run().history["epoch"])
+            [1]
+        """
         import pandas
 
         rows = json.loads(result_of(self.store, self.record, "train").read(self.store, "history.json"))
@@ -102,6 +130,12 @@ class Run:
 
         Raises:
             UserError: Nothing was predicted for that split.
+
+        Example:
+            >>> import hemaflow
+            >>> table = hemaflow.open_run().predictions("test")
+            >>> len(table), list(table.columns[:4])
+            (72, ['id', 'label', 'predicted', 'p_basophil'])
         """
         import pandas
 
@@ -129,17 +163,35 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """The report. Raises UserError if the run did not get that far."""
+        """The report. Raises UserError if the run did not get that far.
+
+        Example:
+            >>> import hemaflow
+            >>> hemaflow.open_run().report.path.read_text()[:15]
+            '<!doctype html>'
+        """
         return Report(self._output("report", "evaluate"))
 
     @property
     def submission(self) -> Path:
-        """The submission zip, a local, read-only file. Raises UserError if the run did not get that far."""
+        """The submission zip, a local, read-only file. Raises UserError if the run did not get that far.
+
+        Example:
+            >>> import hemaflow, zipfile
+            >>> zipfile.is_zipfile(hemaflow.open_run().submission)
+            True
+        """
         return self._output("submission", "submit")
 
     @cached_property
     def model(self) -> Model:
-        """The trained model. Raises UserError if the run did not get that far."""
+        """The trained model. Raises UserError if the run did not get that far.
+
+        Example:
+            >>> import hemaflow
+            >>> len(hemaflow.open_run().model.classes)
+            8
+        """
         return Model(trained_model(self.store, self.id))
 
     def _output(self, name: str, stage: str) -> Path:

@@ -59,7 +59,15 @@ class Entry:
 
 
 class Store(ABC):
-    """Named byte strings. Errors of the store are raised, never read as "not there"."""
+    """Named byte strings. Errors of the store are raised, never read as "not there".
+
+    Example:
+        >>> import hemaflow, tempfile
+        >>> store = hemaflow.open_store(tempfile.mkdtemp())
+        >>> store.put("notes/1.txt", b"stained anew")
+        >>> list(store.list("notes/")), store.get("notes/1.txt")
+        (['notes/1.txt'], b'stained anew')
+    """
 
     url: str
 
