@@ -111,10 +111,22 @@ class PromotionLost(StoreError):
     """Another promotion changed the champion first."""
 
 
+MAX_GUESSES = 5
+"""How many names that begin as the unknown one does are proposed; more are no help."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "Did you mean 'x'? One of: a, b, c." for a name that is none of the known ones."""
+    """Return "Did you mean 'x'? One of: a, b, c." for a name that is none of the known ones.
+
+    Names that begin with the unknown one come first: `efficientnetv2` may mean any of its family.
+    """
     names = sorted(known)
     by_lowercase = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
-    guess = f"Did you mean {by_lowercase[close[0]]!r}? " if close else ""
-    return f"{guess}One of: {', '.join(names)}."
+    begin = [candidate for candidate in names if name and candidate.lower().startswith(name.lower())]
+    close = [
+        by_lowercase[found]
+        for found in difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
+    ]
+    guesses = [repr(guess) for guess in (begin or close)[:MAX_GUESSES]]
+    asked = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
+    return f"{asked}One of: {', '.join(names)}."

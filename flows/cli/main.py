@@ -24,7 +24,7 @@ from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.open import open_engine
-from hemaflow.flows.runs.find import find_run
+from hemaflow.flows.runs.find import find_run, recipe_of
 from hemaflow.flows.runs.formatting import duration
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.errors import ConfigError, HemaflowError, nearest
@@ -75,12 +75,22 @@ Of = Annotated[
         "its data, recipe and changes hold where no others are given.",
     ),
 ]
+ConfigOf = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="RUN",
+        help="Use the config of this run instead of a recipe, and its data where no other is named; "
+        "print it with hemaflow show RUN --config.",
+    ),
+]
 
 
 @app.command()
 def run(
     data: Data = "",
     recipe: RecipeOption = "",
+    config_of: ConfigOf = "",
     changes: Changes = None,
     from_stage: From = "",
     until_stage: Until = "",
@@ -90,7 +100,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
-    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
+    request = _request(data, recipe, config_of, changes, from_stage, until_stage, only_stage, of_run, store)
     settings = current_settings()
     engine = open_engine(request, settings)
     with ConsoleObserver(err) as observer:
@@ -142,6 +152,7 @@ def retrain(
 def plan(
     data: Data = "",
     recipe: RecipeOption = "",
+    config_of: ConfigOf = "",
     changes: Changes = None,
     from_stage: From = "",
     until_stage: Until = "",
@@ -151,7 +162,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what would run, what would be reused, and why. Nothing is written."""
-    request = _request(data, recipe, changes, from_stage, until_stage, only_stage, of_run, store)
+    request = _request(data, recipe, config_of, changes, from_stage, until_stage, only_stage, of_run, store)
     engine = open_engine(request, current_settings())
     decisions = engine.plan()
     estimates = engine.estimates(decisions, request.recipe)
@@ -246,6 +257,7 @@ def _terminated(*_: object) -> None:
 def _request(
     data: str,
     recipe: str,
+    config_of: str,
     changes: list[str] | None,
     from_stage: str,
     until_stage: str,
@@ -263,9 +275,14 @@ def _request(
             "--only names the one stage to compute: it cannot go with --from or --until.",
             remedy="Leave out one of them.",
         )
+    if config_of and (recipe or of_run):
+        raise ConfigError(
+            "--config takes all settings from a run: it cannot go with --recipe or --of.",
+            remedy="Leave out one of them; change single fields with --set.",
+        )
     earlier = find_run(opened(store), of_run) if of_run else None
-    if is_recipe_file(recipe):
-        own = read_recipe(recipe)
+    if config_of or is_recipe_file(recipe):
+        own = recipe_of(find_run(opened(store), config_of)) if config_of else read_recipe(recipe)
         return RunRequest.model_validate(
             {
                 "config": own.config,
@@ -277,7 +294,7 @@ def _request(
                 "store": store,
             }
         )
-    config = earlier.config if earlier and earlier.recipe == CUSTOM and not recipe else None
+    config = recipe_of(earlier).config if earlier and earlier.recipe == CUSTOM and not recipe else None
     return RunRequest.model_validate(
         {
             "recipe": recipe or (earlier.recipe if earlier and not config else "demo"),

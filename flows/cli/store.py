@@ -12,7 +12,8 @@ import typer
 from pydantic import JsonValue
 
 from hemaflow.flows.cli.options import Json, RunId, StoreUrl, escaped, opened, out, table
-from hemaflow.flows.runs.find import find_run
+from hemaflow.flows.config.recipe_file import recipe_text
+from hemaflow.flows.runs.find import find_run, recipe_of
 from hemaflow.flows.runs.formatting import duration, size
 from hemaflow.flows.runs.lineage import Lineage, difference
 from hemaflow.flows.runs.record import RunRecord, output_path, runs
@@ -55,10 +56,16 @@ def show(
             "the newest run where left out.",
         ),
     ] = "",
+    config: Annotated[
+        bool, typer.Option("--config", help="Print the config of a run as a file for --recipe.")
+    ] = False,
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
     """Show a run, a result or a file: what made it, and what used it."""
+    if config:
+        print(recipe_text(recipe_of(find_run(opened(store), what))), end="")
+        return
     lineage = Lineage.read(opened(store))
     if what and Path(what).is_file():
         results = _results_with(lineage, Path(what))

@@ -112,9 +112,10 @@ def _assign(document: Document, parts: Sequence[str], value: JsonValue, text: st
         if not isinstance(target, dict) or part not in target:
             known = list(target) if isinstance(target, dict) else []
             level = ".".join(parts[:depth]) or "the config"
+            others = nearest(part, known) if known else f"{level} is a value, not a group of fields"
             raise ConfigError(
                 f"{level} has no field {part!r}.",
-                expected=nearest(part, known) if known else f"{level} is a value, not a group of fields",
+                expected="" if part is parts[-1] and similar_fields(".".join(parts)) else others,
                 received=f"--set {text}",
                 remedy=_meant(parts),
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hemaflow.flows.config.recipes import Recipe
+from hemaflow.flows.config.recorded import recorded_config
 from hemaflow.flows.runs.champion import require_champion
 from hemaflow.flows.runs.record import RunRecord, read_record, runs
 from hemaflow.infra.errors import UserError, nearest
@@ -81,3 +83,13 @@ def trained_model(store: Store, run: str = "") -> TrainedModel:
         where=store.url,
         remedy="Train one: hemaflow run",
     )
+
+
+def recipe_of(record: RunRecord) -> Recipe:
+    """Return the config of a run, and its data, as a recipe.
+
+    Raises:
+        ConfigError: Its config is none that this version of hemaflow knows.
+    """
+    description = f"The config of run {record.run}: {record.recipe} on {record.data}."
+    return Recipe(record.run, description, description, record.data, recorded_config(record.config))
