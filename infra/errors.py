@@ -56,7 +56,7 @@ class HemaflowError(Exception):
         super().__init__("\n".join(line for line in lines if line))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the trip from a child process: keyword arguments are lost by the default."""
+        """Pickle with the keyword arguments, which the default leaves out."""
         fields = {name: getattr(self, name) for name in ("expected", "received", "where", "remedy")}
         return _rebuild, (type(self), self.what, fields)
 

@@ -1,7 +1,7 @@
-"""Where and how a run happens: read from the environment, never part of any key or record.
+"""Settings: where and how a run happens. Read from the environment; never part of a key or record.
 
-What changes bytes is config (see the stages); what may differ between two machines that compute the same
-bytes is here.
+What changes bytes is config (see the stages). What may differ between two machines that compute the same
+bytes is a setting.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     store: str = ".hemaflow"
     """The object store: a local folder, or s3://bucket/prefix."""
     workers: int = Field(default_factory=_num_cores, ge=1)
-    """Processes that write shards side by side."""
+    """Number of processes that write shards in parallel."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")
@@ -40,21 +40,23 @@ class Settings(BaseSettings):
     links_to: str = ""
     """Folders outside the data that links in the data may lead to, separated by colons."""
     staging_dir: Path = Path("~/.cache/hemaflow/staging")
-    """Folder of local copies of objects of a store in S3; processes share it."""
+    """Folder with local copies of the objects of a store in S3; processes share it."""
     staging_bytes: int = Field(default=20 * 2**30, ge=0)
-    """How much of it is kept that no process uses, in bytes."""
+    """Size limit of the copies that no process uses, in bytes."""
     s3_timeout_seconds: float = Field(default=60.0, gt=0)
-    """How long a request to S3 may go without a byte before it is made again."""
+    """Timeout of a request to S3 without a received byte, after which it is retried."""
     lease_seconds: float = Field(default=30.0, ge=0)
-    """How long another run waits for a stage that nobody was seen to work on; 0 for runs that never wait."""
+    """Time after which a lease that nobody renews is ignored, so that a dead run blocks nobody; 0 turns
+    leases off."""
     task_runner: Literal["threads", "dask", "ray"] = "threads"
-    """Who writes shards: worker processes on this machine, or those of a Dask or Ray cluster."""
+    """What writes the shards: worker processes on this machine, or those of a Dask or Ray cluster."""
     cluster: str = ""
-    """The address of the Dask scheduler or Ray head; a cluster on this machine, for the run, where empty."""
+    """Address of the Dask scheduler or Ray head; if empty, a cluster is started on this machine for the run.
+    """
     accelerator_slot: str = ""
-    """Prefect's global concurrency limit that is held while an accelerator is used; none where empty."""
+    """Prefect's global concurrency limit to hold while an accelerator is used; none if empty."""
     stage_timeout_seconds: float = Field(default=24 * 3600.0, gt=0)
-    """The longest that one stage, or one shard, may take."""
+    """Timeout of one stage, or one shard."""
 
     @property
     def link_folders(self) -> list[Path]:

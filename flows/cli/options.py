@@ -14,7 +14,7 @@ from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.sources.registry import source_forms
 
-# Where nobody looks, no line is broken.
+# Does not wrap lines when stdout is not a terminal.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -109,4 +109,4 @@ class WatchedRun(NamedTuple):
 
 
 watched_run: ContextVar[WatchedRun | None] = ContextVar("watched_run", default=None)
-"""Who watches the flow that is called in this process."""
+"""The observer of a flow that is called in this process."""

@@ -1,8 +1,8 @@
-"""One job at a time on an accelerator: a slot of Prefect's that no crash keeps for ever.
+"""Limits an accelerator to one job at a time, with a concurrency slot of Prefect's.
 
-The slot is a global concurrency limit. Its holder renews a lease; that of a holder that is gone runs out, and
-Prefect's server gives the slot free. A server that was restarted may have forgotten the lease but not that
-the slot is taken: so the next run looks whether any other one is running that could hold it.
+The slot is a global concurrency limit. Its holder renews a lease. If the holder dies, the lease expires and
+Prefect's server frees the slot. A restarted server may forget the lease but not that the slot is taken: so
+the next run frees the slot if no other run is active that could hold it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hemaflow.infra.settings import Settings
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-"""How long a slot stays taken whose holder is gone; the least that Prefect takes."""
+"""Time after which the slot of a dead holder is freed; the least that Prefect accepts."""
 FLOWS = ("blood-cell-training", "backbone-comparison", "label-errors", "retraining")
 """The flows whose runs may hold the slot."""
 ACCELERATED: tuple[StageName, ...] = ("train", "evaluate", "submit")
@@ -40,7 +40,7 @@ ACCELERATED: tuple[StageName, ...] = ("train", "evaluate", "submit")
 
 @contextmanager
 def accelerator(stage: StageName, settings: Settings) -> Iterator[None]:
-    """Hold the slot while a stage runs that uses accelerators; nothing to hold where no slot is set."""
+    """Hold the slot for a stage that uses accelerators, if a slot is configured."""
     if not settings.accelerator_slot or stage not in ACCELERATED:
         yield
         return
@@ -49,14 +49,14 @@ def accelerator(stage: StageName, settings: Settings) -> Iterator[None]:
         settings.accelerator_slot,
         lease_duration=LEASE_SECONDS,
         strict=True,
-        # A server that is away for a moment is no reason to end hours of training.
+        # A server that is down for a moment is no reason to end hours of training.
         raise_on_lease_renewal_failure=False,
     ):
         yield
 
 
 def release_leaked(name: str) -> bool:
-    """Give a slot free that is taken while no run but this one is running; return whether it was.
+    """Free a slot that is taken while no other run is active; return whether it was.
 
     Raises:
         ConfigError: The server has no slot of that name.

@@ -1,4 +1,4 @@
-"""Flows that a command runs in its own process: with a Prefect server, and the terminal as their observer."""
+"""Runs a flow in the process of a command: with a Prefect server, and with the terminal as observer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hemaflow.flows.engine.observer import WatchedRun
 
 @contextmanager
 def prefect_watched_by(watched: WatchedRun) -> Iterator[None]:
-    """Have a Prefect server and an observer, who says what Prefect would print."""
+    """Provide a Prefect server and an observer, which prints what Prefect would print."""
     if os.environ.get("PREFECT_API_URL"):  # its pages show the log
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     else:

@@ -1,8 +1,8 @@
-"""A worker for a process work pool that ends in order: `hemaflow worker`.
+"""A Prefect worker that stops in order: `hemaflow worker`.
 
-Prefect's own, told to end, waits for its runs to finish and tells them nothing, until whoever told it loses
-patience and kills them all. This one tells each run, which keeps a checkpoint and ends, and takes up no other
-one meanwhile.
+Prefect's own worker, asked to stop, waits for its runs but does not signal them, until the supervisor kills
+all of them. This worker sends SIGTERM to each run, which keeps a checkpoint and ends, and starts no other run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from prefect.workers.process import ProcessWorker
 from hemaflow.infra.errors import ConfigError
 
 END_SECONDS = 60.0
-"""How long the runs may take to keep a checkpoint and end."""
+"""Timeout for the runs to keep a checkpoint and end."""
 REPORT_SECONDS = 1.0
-"""How long Prefect's worker is given to report that they did."""
+"""Timeout for Prefect's worker to report that they ended."""
 
 
 def serve(pool: str, *, name: str = "", limit: int = 0, template: Path | None = None) -> None:
@@ -51,7 +51,7 @@ async def _serve(worker: ProcessWorker) -> None:
     async def take_up_unless_ending() -> list[FlowRun]:
         return [] if ending else await take_up()
 
-    # Of this one alone: a subclass would take the place of Prefect's own.
+    # On this object alone: a subclass would replace Prefect's own worker type.
     worker.get_and_submit_flow_runs = take_up_unless_ending  # type: ignore[method-assign]
     async with anyio.create_task_group() as group:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -61,7 +61,7 @@ async def _serve(worker: ProcessWorker) -> None:
                 runs = psutil.Process().children()
                 for run in runs:
                     run.terminate()
-                # The worker goes on meanwhile: it is what takes up how they ended, and reports it.
+                # The worker keeps running meanwhile: it reports how the runs ended.
                 with anyio.move_on_after(END_SECONDS):
                     while any(run.is_running() for run in runs):
                         await anyio.sleep(0.1)

@@ -1,6 +1,6 @@
-"""What hemaflow needs of a Prefect server: a work pool, an accelerator's slot, and who notices what died.
+"""Prepares a Prefect server for hemaflow: work pool, accelerator slot, automations for dead runs.
 
-Everything is made where it is absent and brought up to date where it differs: to be called again at will.
+Creates what is missing and updates what differs, so it can be called at any time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TAG = "blood-cells"
 SLOT = "hemaflow-accelerator"
 """The global concurrency limit that HEMAFLOW_ACCELERATOR_SLOT can name."""
 SILENT_SECONDS = 150
-"""How long a run may be silent before it is taken for dead: five of the heartbeats that prefect.yaml sets,
+"""Time without an event after which a run counts as dead: five of the heartbeats that prefect.yaml sets,
 which a healthy run sends from a thread of its own, however long its training takes."""
 UNWANTED = ("Failed", "Crashed", "TimedOut", "NotPromoted")
-"""The states that a webhook is told of."""
+"""The states that a webhook is notified of."""
 
 _CRASHES = "hemaflow: runs that went silent are crashed"
 _NOTICES = "hemaflow: tell of runs that failed"
@@ -78,9 +78,9 @@ def _slot(client: SyncPrefectClient) -> None:
 
 
 def _crashes() -> Automation:
-    """Return the automation that crashes runs which were heard of, and then no more.
+    """Return the automation that marks a run as crashed when it sends no more events.
 
-    Every event of the run counts, so that one that ended, in whatever state, is never taken for silent.
+    Every event of the run counts, so that a run that has ended, in whatever state, never counts as silent.
     """
     return Automation(
         name=_CRASHES,

@@ -1,8 +1,8 @@
-"""Ends a flow's process when it should not go on: its worker is gone, or its run is to be cancelled.
+"""Ends the process of a flow whose worker is gone, or whose run is to be cancelled.
 
-Prefect's worker delivers a cancellation itself, and ends what it started when it ends in order. Killed, it
-does neither; and nobody delivers to a flow that was called from a shell. So the process looks for itself, and
-sends itself SIGTERM, which lets a training keep a checkpoint.
+Prefect's worker delivers a cancellation itself, and stops its runs when it stops in order. A killed worker
+does neither, and nobody delivers cancellations to a flow that was called from a shell. So the process checks
+by itself and sends itself SIGTERM, which lets a training keep a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 LOOK_SECONDS = 1.0
-"""How often it is seen whether the parent is there."""
+"""Interval between checks for the parent process."""
 ASK_SECONDS = 4.0
-"""How often the server is asked for the state of the run: a cancellation is to take effect in 15 seconds."""
+"""Interval between requests for the state of the run: a cancellation is to take effect in 15 seconds."""
 GRACE_SECONDS = 5.0
-"""How long the worker is given to deliver a cancellation first."""
+"""Time for the worker to deliver a cancellation first."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """Watch over what is done inside, which is a run of a flow."""
+    """Supervise the run of a flow that happens inside."""
     ended, cancelled = threading.Event(), threading.Event()
     run_id = UUID(str(flow_run.id))
     under_worker = "PREFECT__FLOW_RUN_ID" in os.environ
@@ -46,7 +46,7 @@ def supervised() -> Iterator[None]:
         while not ended.wait(LOOK_SECONDS):
             if os.getppid() != parent:
                 end()
-                # Last: the worker read what is printed here, and to print to nobody ends a thread.
+                # Log last: stdout is a broken pipe once the worker is gone.
                 log.warning("the worker of this run is gone: ending")
                 return
 
@@ -82,7 +82,7 @@ def _is_cancelling(run_id: UUID) -> bool:
 
 
 def _close(run_id: UUID) -> None:
-    """Say that the run is cancelled: Prefect's engine would have it crashed by a signal."""
+    """Set the state Cancelled: after a signal, Prefect's engine would set Crashed."""
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run_id, Cancelled(), force=True)

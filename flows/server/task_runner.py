@@ -1,4 +1,4 @@
-"""Which machines write the shards: the task runner is a setting, and nothing else knows which one it is."""
+"""Selects the task runner, which decides where shards are written; no other module knows which one it is."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The Prefect server of a run for which none was set up, and how it ends.
+"""A temporary Prefect server for a run, if none is set up.
 
-Prefect would start one as well, but in our process group, where the keyboard's interrupt ends it before the
-flow can say that it was interrupted; and would stop it at the interpreter's exit, which a killed process
-never comes to.
+Prefect would start one as well, but in our process group, where Ctrl-C ends it before the flow can report the
+interruption; and would stop it at the interpreter's exit, which a killed process never reaches.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import sys
 from prefect.server.api.server import SubprocessASGIServer
 with SubprocessASGIServer() as server:
     print(server.api_url, flush=True)
-    sys.stdin.buffer.read()  # ends when the process that holds the other end is gone, however it went
+    sys.stdin.buffer.read()  # returns when the process at the other end is gone, however it ended
 """
 
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Have a Prefect server for what is done inside: the one that was set up, else one of our own.
+    """Provide a Prefect server: the one that is set up, else a temporary one.
 
     Raises:
         StageError: The server did not start.

@@ -31,9 +31,9 @@ BUCKET = "hemaflow"
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 GRPC_OFFSET = 10_000
-"""SeaweedFS listens for gRPC that far above each of its ports."""
+"""Distance of SeaweedFS's gRPC port above each of its ports."""
 _JWT = ("JWT_SIGNING_KEY", "JWT_SIGNING_READ_KEY", "JWT_FILER_SIGNING_KEY", "JWT_FILER_SIGNING_READ_KEY")
-"""Without these, SeaweedFS' inner ports would read and write every object without a signature."""
+"""Secrets that make SeaweedFS require signatures on its internal ports, too."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Service:
 
     Attributes:
         name: `s3` or `prefect`.
-        url: Where it answers.
-        pid: Its process, or None where it does not run.
+        url: Its address.
+        pid: The id of its process; None if it does not run.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Service:
 
 
 class _Started(TypedDict):
-    """A server that was started: where it listens, its process, and when that began (seconds since 1970)."""
+    """A server that was started: its address, its process, and the start time of that (seconds since 1970)."""
 
     url: str
     pid: int
@@ -79,10 +79,10 @@ class Stack:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def up(self, s3_port: int = 8333, prefect_port: int = 4200) -> list[Service]:
-        """Start both servers where they do not run, and wait until they answer.
+        """Start the servers that do not run, and wait until they answer.
 
         Raises:
-            StoreError: One did not come up.
+            StoreError: A server did not start.
         """
         self.start_s3(s3_port)
         self.start_prefect(prefect_port)
@@ -168,7 +168,7 @@ class Stack:
         )
 
     def down(self) -> None:
-        """End what runs; data stays."""
+        """Stop the servers; the data stays."""
         for name, service in self._services().items():
             if process := _process(service):
                 process.send_signal(signal.SIGTERM)
@@ -188,7 +188,7 @@ class Stack:
         ]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which hemaflow and boto3 find the servers."""
+        """Return the environment variables with which hemaflow and boto3 find the servers."""
         services, secret = self._services(), self._credentials()
         found = {}
         if "s3" in services:
@@ -285,7 +285,7 @@ class Stack:
 
 
 def free_ports(num: int) -> list[int]:
-    """Return that many ports of loopback on which nobody listens, nor on those GRPC_OFFSET above."""
+    """Return that many free ports of the loopback interface, whose ports GRPC_OFFSET above are free, too."""
     found: list[int] = []
     while len(found) < num:
         # With those above, out of the range from which systems give ports to clients: one that asks such a
@@ -318,7 +318,7 @@ def _weed() -> str:
 
 
 def _process(service: _Started) -> psutil.Process | None:
-    """Return the process of a service where it still runs: the id alone could be another's by now."""
+    """Return the process of a service if it still runs. The id alone is no proof: it may be reused."""
     try:
         process = psutil.Process(service["pid"])
         same = abs(process.create_time() - service["started"]) < 1.0

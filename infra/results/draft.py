@@ -23,11 +23,11 @@ from hemaflow.infra.results.manifest import (
 from hemaflow.infra.store.base import Store, file_sha256
 
 Progress = Callable[[int, int, str], None]
-"""Called with (units done, units in all, what is being done)."""
+"""Called with the units done, the total units, and what is being done."""
 
 
 def silent(done: int, total: int, text: str) -> None:
-    """Report progress to nobody."""
+    """Ignore the progress."""
 
 
 class Draft:
@@ -65,13 +65,13 @@ class Draft:
         return self.adopt(stored)
 
     def adopt(self, stored: StoredObject) -> StoredObject:
-        """Make an object that is in the store already (a committed part) one of this result."""
+        """Add an object that is already in the store (a committed part) to this result."""
         if self._objects.setdefault(stored.name, stored) != stored:
             raise StoreError(f"Two objects of one {self.stage} result are called {stored.name!r}.")
         return stored
 
     def commit(self, **facts: object) -> Manifest:
-        """Complete the result. Where another run completed it first, return that one and drop ours."""
+        """Complete the result. If another run completed it first, return that one and delete our objects."""
         manifest = Manifest(
             stage=self.stage,
             key=self.key,
@@ -91,7 +91,7 @@ class Draft:
                 )
             manifest = winner[0]
         else:
-            # As everybody else will read it: in the order of its keys, too.
+            # As other readers get it: with the keys in order.
             manifest = Manifest.model_validate_json(data)
         self._drop_all_but(manifest)
         return manifest
@@ -99,7 +99,7 @@ class Draft:
     # Parts: a stage that fans out completes each part by the same rule.
 
     def commit_part(self, stored: StoredObject) -> StoredObject:
-        """Record one part (a shard) as complete; the first to do so wins."""
+        """Record one part (a shard) as complete. If two runs do so, the first one counts."""
         name = self._part_name(stored.name)
         data = canonical_json(stored.model_dump(mode="json"))
         if self.store.create(name, data):
@@ -132,7 +132,7 @@ class Draft:
         return None if found is None else found[0]
 
     def forget(self) -> None:
-        """Drop parts and unfinished work, so that the stage begins at its beginning."""
+        """Delete parts and unfinished work, so that the stage starts from the beginning."""
         for prefix in ("parts", "work"):
             self.store.delete(self.store.list(f"{self.folder}/{prefix}/"))
 

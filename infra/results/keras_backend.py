@@ -1,4 +1,4 @@
-"""Which of its backends Keras will compute with, told without importing Keras."""
+"""Finds the backend that Keras will use, without importing Keras."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from hemaflow.infra.errors import ConfigError
 
 BACKENDS = ("tensorflow", "jax", "torch")
-"""What Keras can train with."""
+"""The backends that hemaflow can train with."""
 DEFAULT = "tensorflow"
-"""What it computes with where nothing is said; always installed with hemaflow, but where JAX does without."""
+"""The backend if none is configured. It is installed with hemaflow, except where JAX is used alone."""
 
 
 def chosen_backend() -> str:
-    """Return the backend that Keras is told to compute with, as keras/src/backend/config.py finds it."""
+    """Return the configured backend, found as keras/src/backend/config.py finds it."""
     if name := os.environ.get("KERAS_BACKEND", ""):
         return name
     try:
@@ -26,10 +26,10 @@ def chosen_backend() -> str:
 
 
 def keras_backend() -> str:
-    """Return the distribution that Keras will compute with.
+    """Return the distribution of the backend that Keras will use.
 
     Raises:
-        ConfigError: It is none that Keras knows, or is not installed.
+        ConfigError: Keras does not know the backend, or it is not installed.
     """
     name = chosen_backend()
     if name == DEFAULT or (name in BACKENDS and find_spec(name)):

@@ -34,7 +34,7 @@ class StoredObject(BaseModel):
     num_records: int = Field(default=0, ge=0)
 
     def problem(self, store: Store) -> str:
-        """Return what is wrong with the object as the store has it now; "" where it is as recorded."""
+        """Return what is wrong with the stored object; "" if it is as recorded."""
         stat = store.stat(self.location)
         if stat is None:
             return f"{self.name} is missing"
@@ -44,7 +44,7 @@ class StoredObject(BaseModel):
 
 
 class KeyInputs(BaseModel):
-    """All that a stage key is made of; kept whole, to tell two keys apart by their causes."""
+    """All inputs of a stage key, stored in full so that two keys can be compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -150,7 +150,7 @@ def load_manifest(store: Store, stage: str, key: str) -> tuple[Manifest, str] | 
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the one JSON text of a value: keys sorted, no spaces, UTF-8. NaN is refused."""
+    """Return the canonical JSON of a value: keys sorted, no spaces, UTF-8. NaN is refused."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 

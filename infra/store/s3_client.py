@@ -1,8 +1,8 @@
-"""The client of S3, and how often it asks again.
+"""The S3 client, with retries.
 
-boto3 itself makes a request again that failed, with growing pauses. Here is what it does not: answers that
-break off while they are read. Endpoint, region and credentials are found by its usual means, and no log of
-its names them.
+boto3 retries failed requests with growing pauses. This module adds what boto3 does not do: a retry if the
+connection breaks while a body is read. boto3 finds endpoint, region and credentials by its usual means, and
+no log names them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 7
-"""How often a request is made before it has failed; the time in between doubles, up to 20 s."""
+"""Number of attempts for a request; the pause between them doubles, up to 20 s."""
 CONNECTIONS = 16
-"""Requests at once, of all threads of a process."""
+"""Limit of parallel requests, over all threads of a process."""
 
 Result = TypeVar("Result")
 
 
 def s3_client(timeout_seconds: float) -> S3Client:
-    """Return a client of S3 whose requests may go that long without a byte."""
-    # They would name hosts.
+    """Return an S3 client.
+
+    Args:
+        timeout_seconds: Timeout of a request without a received byte.
+    """
+    # Their records would name hosts.
     for logger in ("botocore", "boto3", "urllib3"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     client: S3Client = boto3.session.Session().client(
@@ -44,7 +48,7 @@ def s3_client(timeout_seconds: float) -> S3Client:
             read_timeout=timeout_seconds,
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
-            # Every read is held against our own SHA-256, and made again where it differs.
+            # We compare every read with our own SHA-256, and retry if it differs.
             response_checksum_validation="when_required",
         ),
     )
@@ -67,12 +71,12 @@ def s3_client(timeout_seconds: float) -> S3Client:
 
 
 class Lost(Exception):
-    """A connection broke while a body was read; what boto3 itself does not try again."""
+    """The connection broke while a body was read; boto3 does not retry this."""
 
 
 @contextmanager
 def reading_body() -> Iterator[None]:
-    """Raise Lost where the connection breaks under what is read inside."""
+    """Raise Lost if the connection breaks inside."""
     try:
         yield
     except (
@@ -85,7 +89,7 @@ def reading_body() -> Iterator[None]:
 
 
 def again_when_lost(read: Callable[[], Result], progress: Callable[[], int] = lambda: 0) -> Result:
-    """Call `read` until no connection breaks under it; give up where nothing more arrives."""
+    """Call `read` again after each broken connection; give up when no more bytes arrive."""
     attempt, last = 0, progress()
     while True:
         try:

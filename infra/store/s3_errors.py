@@ -1,7 +1,4 @@
-"""What a server of S3 refuses, as errors of ours.
-
-The texts of boto3, which may name hosts and keys, are dropped.
-"""
+"""Translates errors of S3 into hemaflow's. The texts of boto3 are dropped: they may name hosts and keys."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from hemaflow.infra.errors import StoreError, StoreFull, StoreUnavailable
 from hemaflow.infra.store.s3_client import ATTEMPTS
 
 ABSENT = ("404", "NoSuchKey", "NotFound")
-"""Codes of an answer that says that there is no such object."""
+"""Error codes for an object that does not exist."""
 _REFUSED = {
     "403": "The store refused access",
     "AccessDenied": "The store refused access",
@@ -30,11 +27,11 @@ _REFUSED = {
 
 @contextmanager
 def explained(where: str, staging_folder: Path) -> Iterator[None]:
-    """Turn what boto3 raises into our errors.
+    """Raise hemaflow's error for each error of boto3.
 
     Args:
-        where: The address of what is asked for.
-        staging_folder: Where local copies are written.
+        where: The address that was requested.
+        staging_folder: The folder of local copies.
     """
     try:
         yield
@@ -83,7 +80,7 @@ def explained(where: str, staging_folder: Path) -> Iterator[None]:
 
 
 def refused(code: str, where: str) -> StoreError:
-    """Return the error for an answer that asking again will not change."""
+    """Return the error for a refusal that a retry will not change."""
     remedy = "Check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their policy."
     if code == "NoSuchBucket":
         remedy = "Create the bucket, or choose another with --store."
@@ -91,5 +88,5 @@ def refused(code: str, where: str) -> StoreError:
 
 
 def error_code(error: botocore_exceptions.ClientError) -> str:
-    """Return what kind of refusal an answer is, such as NoSuchKey; "" where it does not say."""
+    """Return the error code of an answer, such as NoSuchKey; "" if it has none."""
     return str(error.response.get("Error", {}).get("Code", ""))

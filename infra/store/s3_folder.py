@@ -26,7 +26,7 @@ _STATE = ".fetched.json"
 
 
 class _AnyNames(S3Store):
-    """A store whose objects were named by others: as it pleased them."""
+    """A store whose objects were named by others, without our rules for names."""
 
     def _key(self, name: str) -> str:
         return self._prefix + name
@@ -75,7 +75,7 @@ class S3Folder:
         return total.hexdigest()
 
     def fetch(self) -> Path:
-        """Bring the local copy to what the folder holds, and return where it is. Raises StoreError."""
+        """Update the local copy and return its folder. Raises StoreError."""
         with self._exclusive():
             state = self.path.parent / _STATE
             kept: dict[str, str] = json.loads(state.read_text()) if state.is_file() else {}

@@ -1,7 +1,7 @@
-"""Uploads to S3: small files in one request, large ones in parts, several at once, in bounded memory.
+"""Uploads to S3: small files in one request, large ones in parts, in parallel, in bounded memory.
 
-An upload that was cut goes on: parts that got through are still with the server. Each is taken only where its
-entity tag is the MD5 of the bytes that we would send.
+An interrupted upload is resumed: the server still has the complete parts. A part is reused only if its entity
+tag is the MD5 of the bytes that we would send.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, MultipartUploadTypeDef, PartTypeDef
 
 PART_BYTES = 8 << 20
-"""Servers keep parts in memory: small ones cost them little."""
+"""Size of a part. Servers keep parts in memory, so small parts cost them little."""
 PARTS_AT_ONCE = 4
 MAX_PARTS = 10_000
-"""S3's own limit."""
+"""S3's limit."""
 
 
 class Uploader:
@@ -37,7 +37,7 @@ class Uploader:
         self._client, self._bucket = client, bucket
 
     def upload(self, key: str, path: Path, metadata: dict[str, str]) -> None:
-        """Send a file, in parts where it is large. What was sent of it before is not sent again."""
+        """Upload a file, in parts if it is large. Parts of an interrupted upload are reused."""
         size = path.stat().st_size
         if size <= PART_BYTES:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=path.read_bytes(), Metadata=metadata)
@@ -65,7 +65,7 @@ class Uploader:
         )
 
     def abort_unfinished(self, prefix: str, before: float) -> int:
-        """Abort the uploads below a prefix that were begun before then; return the bytes of their parts."""
+        """Abort the uploads under a prefix that began before a time; return the total bytes of their parts."""
         dropped = 0
         for upload in self._uploads(prefix):
             if upload["Initiated"].timestamp() < before:
@@ -75,7 +75,7 @@ class Uploader:
         return dropped
 
     def _unfinished(self, key: str) -> tuple[str | None, dict[int, str]]:
-        """Return the newest upload of that key that was cut, and the entity tags of its parts."""
+        """Return the newest interrupted upload of a key, and the entity tags of its parts."""
         uploads = [upload for upload in self._uploads(key) if upload["Key"] == key]
         if not uploads:
             return None, {}

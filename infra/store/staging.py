@@ -23,30 +23,30 @@ from hemaflow.infra.store.base import file_sha256
 
 
 class Writer(Protocol):
-    """What bytes are written to."""
+    """A target for bytes."""
 
     def write(self, data: bytes) -> int:
-        """Write all of them; return how many there were."""
+        """Write all bytes; return how many there were."""
 
 
 Fetch = Callable[[Writer, int], None]
-"""Called with what takes the bytes, and how many of the object are there: writes the rest."""
+"""Called with a writer and the number of bytes that are already there; writes the rest."""
 READS = 4
-"""How often bytes are read that are not those that were recorded: they may have been damaged on their way."""
+"""Number of reads of an object whose bytes are not those that were recorded: the network may damage bytes."""
 PARTIAL_SECONDS = 7 * 86400.0
-"""How long a part of an object waits for somebody to go on with it."""
+"""Age after which an incomplete copy is deleted."""
 
 
 class Altered(Exception):
-    """What was fetched does not have the SHA-256 that was asked for."""
+    """The fetched bytes do not have the expected SHA-256."""
 
 
 class Staging:
     """A folder of local copies.
 
     Args:
-        folder: Where they are.
-        limit_bytes: How much is kept that no process uses.
+        folder: The folder.
+        limit_bytes: Size limit of the copies that no process uses.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -55,10 +55,10 @@ class Staging:
         self._lock = threading.Lock()
 
     def path(self, sha256: str, suffix: str, fetch: Fetch) -> Path:
-        """Return the copy with that SHA-256, fetched where it is not there, and keep it from removal.
+        """Return the copy with that SHA-256, fetched if necessary, and protect it from removal.
 
         Raises:
-            Altered: What `fetch` wrote has another SHA-256, however often.
+            Altered: `fetch` wrote other bytes, at every attempt.
         """
         path = self._file(sha256, suffix)
         with self._lock:
@@ -74,9 +74,9 @@ class Staging:
         return path
 
     def adopt(self, sha256: str, suffix: str, path: Path) -> None:
-        """Take over the bytes of a local file that was sent to the store: nobody here need fetch it.
+        """Keep an uploaded local file as a copy, so that no process of this machine fetches it.
 
-        The file may be removed afterwards, but must not be written to.
+        The file may be deleted afterwards, but must not be written to.
         """
         target = self._file(sha256, suffix)
         with self._exclusive(target):
@@ -91,7 +91,7 @@ class Staging:
         self._make_room()
 
     def release(self) -> None:
-        """Let everything that this process uses be removed."""
+        """Allow the removal of all copies that this process uses."""
         with self._lock:
             for descriptor in self._used.values():
                 os.close(descriptor)
@@ -115,7 +115,7 @@ class Staging:
             self._used[path] = descriptor
 
     def _make_room(self) -> None:
-        """Remove the copies that were used longest ago and are in nobody's use, until the limit holds."""
+        """Remove unused copies, the least recently used first, until the size limit is met."""
         for partial in self.folder.glob("partial/*"):
             with suppress(FileNotFoundError):
                 if partial.stat().st_mtime < time.time() - PARTIAL_SECONDS:
@@ -133,7 +133,7 @@ class Staging:
                 excess -= size
 
     def _remove(self, path: Path) -> bool:
-        """Remove a copy unless somebody uses, fetches or has removed it."""
+        """Remove a copy unless a process uses or fetches it, or has removed it."""
         with self._exclusive(path, wait=False) as held, suppress(FileNotFoundError):
             if held:
                 with path.open("rb") as file, suppress(BlockingIOError):
@@ -144,7 +144,7 @@ class Staging:
 
     @contextmanager
     def _exclusive(self, copy: Path, wait: bool = True) -> Iterator[bool]:
-        """Be the only one, among threads and processes, to change that copy; give whether we are."""
+        """Lock a copy against other threads and processes; yield whether that succeeded."""
         # A few locks for all copies: lock files that came and went could be locked by two.
         lock = self.folder / "locks" / copy.name[:2]
         for folder in (lock.parent, copy.parent, self._partial(copy).parent):
@@ -165,7 +165,7 @@ class Staging:
 
 
 class _Hashed:
-    """A file that is written on at its end, and its SHA-256: taken as bytes pass, not read again for it."""
+    """A file that is appended to; its SHA-256 is computed as bytes pass, so they are not read again."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
