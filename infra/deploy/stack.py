@@ -52,7 +52,7 @@ class Service:
 
 
 class _Started(TypedDict):
-    """A server that was started: its address, its process, and the start time of that (seconds since 1970)."""
+    """A server that was started: its address, its process, and when that started (seconds since 1970)."""
 
     url: str
     pid: int

@@ -65,7 +65,7 @@ class Uploader:
         )
 
     def abort_unfinished(self, prefix: str, before: float) -> int:
-        """Abort the uploads under a prefix that began before a time; return the total bytes of their parts."""
+        """Abort the uploads under a prefix that began before a time; return the bytes of their parts."""
         dropped = 0
         for upload in self._uploads(prefix):
             if upload["Initiated"].timestamp() < before:
