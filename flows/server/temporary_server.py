@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from hemaflow.infra.errors import StageError
+from hemaflow.infra.errors import ConfigError, StageError
 
 _KEEPER = """
 import sys
@@ -29,9 +30,12 @@ def prefect_server() -> Iterator[None]:
     """Provide a Prefect server: the one that is set up, else a temporary one.
 
     Raises:
-        StageError: The server did not start.
+        ConfigError: The server that is set up does not answer.
+        StageError: The temporary server did not start.
     """
-    if get_current_settings().api.url:
+    url = get_current_settings().api.url
+    if url:
+        _require_answer(url)
         yield
         return
     with subprocess.Popen(
@@ -50,3 +54,15 @@ def prefect_server() -> Iterator[None]:
             )
         with temporary_settings({PREFECT_API_URL: url}):
             yield
+
+
+def _require_answer(url: str) -> None:
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise ConfigError(
+            "The Prefect server does not answer.",
+            received=type(problem).__name__,
+            where=url,
+            remedy="Start it, or run without one: unset PREFECT_API_URL, or choose another Prefect profile.",
+        )
