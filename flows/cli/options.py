@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store
-from hemaflow.infra.store.open import open_store
+from hemaflow.infra.store.open import open_store, store_forms
 from hemaflow.tasks.sources.registry import source_forms
 
 # Does not wrap lines when stdout is not a terminal.
@@ -28,9 +28,7 @@ Changes = Annotated[
 ]
 StoreUrl = Annotated[
     str,
-    typer.Option(
-        "--store", help="The object store: a folder, or s3://bucket/prefix.", envvar="HEMAFLOW_STORE"
-    ),
+    typer.Option("--store", help=f"The object store: {store_forms()}.", envvar="HEMAFLOW_STORE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 RunId = Annotated[

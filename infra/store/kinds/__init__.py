@@ -1,0 +1,1 @@
+"""The kinds of stores: each module registers one, by the scheme of its addresses."""
