@@ -1,4 +1,8 @@
-"""The store that a URL names. Each kind of store is a module of infra/store/kinds, which registers itself."""
+"""The store that an address names.
+
+Each kind of store is a module of infra/store/kinds, which registers here how its addresses are opened. Help
+texts and errors are made from the registry.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +16,36 @@ from hemaflow.infra.store.base import Store
 
 
 class StoreKind(NamedTuple):
-    """A kind of store, registered under the scheme of its URLs."""
+    """One kind of store."""
 
     form: str
-    """What a URL of this kind looks like, for help texts and errors."""
+    """What its addresses look like, in words."""
     open: Callable[[str, Settings], Store]
-    """Returns the store at what follows `scheme://`; loads the client library."""
+    """Called with what follows `scheme://`. Imports what it needs: a library may take its time to load."""
 
 
-STORES: Registry[StoreKind] = Registry("kind of store", "hemaflow.infra.store.kinds")
-NO_SCHEME = "file"
-"""The scheme of a URL without one: a path."""
+STORES: Registry[StoreKind] = Registry("store", "hemaflow.infra.store.kinds")
+"""Scheme of an address → kind of store; an address without a scheme is that of a file."""
+CODE_PACKAGES = ("hemaflow.infra.store.kinds",)
 
 
 def open_store(url: str, settings: Settings | None = None) -> Store:
-    """Open the store that a URL names: `folder`, `file:///folder` or `s3://bucket/prefix`.
+    """Open the store that an address names: a local folder, s3://bucket/prefix, or another kind's.
 
     Raises:
-        ConfigError: There is no kind of store with that scheme.
+        ConfigError: It is of no kind.
     """
     scheme, separator, rest = url.partition("://")
-    kind, address = (scheme, rest) if separator else (NO_SCHEME, url)
-    if kind not in STORES:
+    if not separator:
+        scheme, rest = "file", url
+    if scheme not in STORES:
         raise ConfigError(
             "No store can be opened there.",
             expected=store_forms(),
             received=f"--store {scheme}://…",
             remedy="Give --store one of these.",
         )
-    return STORES[kind].open(address, settings or current_settings())
+    return STORES[scheme].open(rest, settings or current_settings())
 
 
 def store_forms() -> str:

@@ -51,11 +51,11 @@ def hunks(diff: str) -> Iterator[tuple[str, str]]:
 
 
 def copy_of_the_checkout(folder: Path) -> Path:
-    """Return a folder with the code, the helpers of the tests and the settings of the tools."""
+    """Return a folder with the code, the tests and the settings of the tools."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("hemaflow", "flows", "tasks", "infra", "tests/helpers"):
+    for name in ("hemaflow", "flows", "tasks", "infra", "tests"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "tests/conftest.py"):
+    for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 

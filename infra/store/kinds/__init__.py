@@ -1,1 +1,1 @@
-"""The kinds of store, one module each, found by name: `infra/store/open.py`."""
+"""The kinds of stores: each module registers one, by the scheme of its addresses."""

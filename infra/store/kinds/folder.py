@@ -1,4 +1,4 @@
-"""A store in a folder of this machine: a path, or file:///path."""
+"""Stores in local folders: a path, or file:///path."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import STORES, StoreKind
 
 
-def open_folder(path: str, settings: Settings) -> Store:
-    """Return the store in a folder, which need not exist."""
+def _open(path: str, settings: Settings) -> Store:
     return LocalStore(Path(path))
 
 
-STORES.register("file")(StoreKind("a local folder, file:///folder", open_folder))
+STORES.register("file")(StoreKind("a local folder", _open))

@@ -1,4 +1,4 @@
-"""A store in S3, or in any server that speaks its protocol: s3://bucket/prefix."""
+"""Stores in S3, and in servers that speak as it does: s3://bucket/prefix."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import STORES, StoreKind
 
 
-def open_s3(address: str, settings: Settings) -> Store:
-    """Return the store under a prefix of a bucket. Raises ConfigError for a name that no bucket has."""
+def _open(address: str, settings: Settings) -> Store:
     from hemaflow.infra.store.s3 import S3Store  # boto3 takes its time to load
 
     bucket, _, prefix = address.partition("/")
     return S3Store(bucket, prefix, settings)
 
 
-STORES.register("s3")(StoreKind("s3://bucket/prefix", open_s3))
+STORES.register("s3")(StoreKind("s3://bucket/prefix", _open))

@@ -12,7 +12,8 @@ import pytest
 
 from hemaflow.infra.errors import ConfigError, ObjectAltered, ObjectMissing, StoreError
 from hemaflow.infra.store.base import Stat, Store
-from hemaflow.infra.store.open import open_store
+from hemaflow.infra.store.local import LocalStore
+from hemaflow.infra.store.open import STORES, StoreKind, open_store, store_forms
 
 
 def sha256(data: bytes) -> str:
@@ -117,6 +118,17 @@ def test_swap_only_replaces_what_was_seen(any_store: Store) -> None:
 def test_a_name_never_leaves_the_store(any_store: Store, name: str) -> None:
     with pytest.raises(StoreError, match="no name for an object"):
         any_store.put(name, b"")
+
+
+def test_every_kind_of_store_is_in_the_help_and_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"file", "s3"} <= set(STORES)
+    monkeypatch.setitem(
+        STORES._entries, "mem", StoreKind("mem://name", lambda name, settings: LocalStore(Path(name)))
+    )
+    assert open_store("mem://here").url == str(Path("here").absolute())
+    with pytest.raises(ConfigError, match="mem://name"):
+        open_store("memory://here")
+    assert all(kind.form in store_forms() for kind in STORES.values())
 
 
 def test_a_store_that_cannot_be_opened_names_the_expected_form() -> None:
