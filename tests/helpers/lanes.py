@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-SLOW_FIXTURES = frozenset({"s3_environment", "served", "server", "cluster"})
+SLOW_FIXTURES = frozenset({"s3_environment", "served", "server", "cluster", "whole"})
 """Fixtures that start a server or a process."""
 LIBRARIES = frozenset({"tensorflow", "keras", "keras_cv", "jax", "torch"})
 PROGRAMS = frozenset({"git", "file", "uname", "ldconfig", "gcc", "cc", "ld"})
