@@ -225,12 +225,12 @@ MUTANTS = (
         "the last epoch is kept, not the best", "selection", "tasks/train/loop.py",
         "if self._is_best(len(self.history) + 1, logs):",
         "if self._is_best(len(self.history) + 1, logs) or True:",
-        ("tests/tasks/train/test_train.py::test_early_stopping_ends_the_phase_and_keeps_the_best",),
+        ("tests/tasks/train/test_train.py::test_the_weights_of_the_best_epoch_are_kept_not_those_of_the_last",),
     ),
     Mutant(
         "probabilities do not sum to 1", "mathematics", "tasks/model/network.py",
         'Dense(num_classes, "softmax"', 'Dense(num_classes, "sigmoid"',
-        ("tests/tasks/train/test_train.py::test_training_learns_and_says_how",),
+        ("tests/tasks/model/test_zoo.py::test_every_backbone_learns_and_is_submitted",),
     ),
     # Judging
     Mutant(

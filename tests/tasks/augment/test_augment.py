@@ -60,7 +60,7 @@ def picture(row: int) -> np.ndarray:
 
 
 def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Parents:
-    """Make an ingest result of three files of training records, by hand."""
+    """Make an ingest result of three files of training records and one of val, by hand."""
     draft = draft_of(store, "ingest")
     rows = [Row(f"cell-{k}", "0" * 64, k % 3, "train", f"{k}.png") for k in range(num_train)]
     draft.put("index.csv", write_index(rows))
@@ -70,8 +70,11 @@ def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Paren
         records = (encode(rows[k].id, picture(k), one_hot(k % 3, 3)) for k in range(first, end))
         num = write_records(folder / name, records)
         draft.put_file(name, folder / name, num_records=num)
+    name = shard_name("val", 0, 1)
+    write_records(folder / name, (encode(f"val-{k}", picture(1000 + k), one_hot(k % 3, 3)) for k in range(6)))
+    draft.put_file(name, folder / name, num_records=6)
     manifest = draft.commit(
-        classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": num_train, "val": 0, "test": 0}
+        classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": num_train, "val": 6, "test": 0}
     )
     return Parents(store, {"ingest": manifest})
 
