@@ -191,10 +191,11 @@ def test_a_training_that_is_interrupted_takes_the_steps_of_an_uncut_one(
     own, living = marked(environment)
     process = start(own, "run", "--store", str(store.root), "--data", cells, *SMALL)
     until(lambda: optimizer_steps(store) > 0, process)
+    seen = optimizer_steps(store)  # those of whole epochs
     end(process, signal.SIGINT, store)
     assert gone(living)
     total = fact(whole.store, whole.done, "train", "optimizer_steps")
-    assert 0 < optimizer_steps(store) < total
+    assert seen < optimizer_steps(store) < total  # the step under way was kept, too
     done = run(environment, store, "--data", cells, "--until", "train")
     assert done.states == "--r"
     assert fact(store, done, "train", "optimizer_steps") == total
