@@ -223,8 +223,8 @@ MUTANTS = (
     ),
     Mutant(
         "the last epoch is kept, not the best", "selection", "tasks/train/loop.py",
-        "if self._is_best(len(self.history) + 1, logs):",
-        "if self._is_best(len(self.history) + 1, logs) or True:",
+        "if self._is_best(len(at.history) + 1, measured):",
+        "if self._is_best(len(at.history) + 1, measured) or True:",
         ("tests/tasks/train/test_train.py::test_the_weights_of_the_best_epoch_are_kept_not_those_of_the_last",),
     ),
     Mutant(
@@ -240,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "a horizontal flip is a vertical one", "mathematics", "tasks/inference/views.py",
-        "return ops.flip(images, axis=2)", "return ops.flip(images, axis=1)",
+        '{"horizontal": 2, "vertical": 1}[amount]', '{"horizontal": 1, "vertical": 1}[amount]',
         ("tests/tasks/inference/test_views.py",),
     ),
     Mutant(

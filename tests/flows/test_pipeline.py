@@ -76,8 +76,10 @@ def test_other_views_train_nothing_again(whole: Whole, served: dict[str, str], c
     assert done.document["metrics"]["test"] == whole.done.document["metrics"]["test"]
 
 
-def test_from_computes_again_and_gives_the_same(whole: Whole, served: dict[str, str], cells: str) -> None:
-    done = run(served, whole.store, "--data", cells, "--from", "augment", "--until", "augment")
+def test_from_computes_again_and_gives_the_same(
+    whole: Whole, environment: dict[str, str], cells: str
+) -> None:
+    done = run(environment, whole.store, "--data", cells, "--from", "augment", "--until", "augment")
     assert done.states == "-r"
     kept = digests(whole.store, whole.done)
     assert digests(whole.store, done) == {stage: kept[stage] for stage in ("ingest", "augment")}
@@ -152,7 +154,7 @@ def end(process: subprocess.Popen[str], sign: signal.Signals, store: LocalStore)
 
 @needs_proc
 def test_a_run_that_is_terminated_loses_only_the_shards_under_way(
-    whole: Whole, environment: dict[str, str], served: dict[str, str], cells: str, tmp_path: Path
+    whole: Whole, environment: dict[str, str], cells: str, tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "store")
     own, living = marked(environment)
@@ -170,7 +172,7 @@ def test_a_run_that_is_terminated_loses_only_the_shards_under_way(
         path.name: path.stat().st_mtime_ns for path in store.root.rglob("*.tfrecord") if path.name in kept
     }
     assert 3 <= len(written) < NUM_SHARDS
-    done = run(served, store, "--data", cells, "--until", "augment")
+    done = run(environment, store, "--data", cells, "--until", "augment")
     assert done.states == "-r"
     whole_digests = digests(whole.store, whole.done)
     assert digests(store, done)["augment"] == whole_digests["augment"]

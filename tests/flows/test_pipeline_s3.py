@@ -34,7 +34,7 @@ def machine(environment: dict[str, str], folder: Path) -> dict[str, str]:
 @needs_proc
 def test_a_run_is_finished_by_machines_that_share_only_the_store(
     whole: Whole,
-    served: dict[str, str],
+    environment: dict[str, str],
     s3_environment: dict[str, str],
     s3_url: str,
     cells: str,
@@ -46,7 +46,7 @@ def test_a_run_is_finished_by_machines_that_share_only_the_store(
     store = open_store(s3_url)
     with misbehaving(s3_environment["AWS_ENDPOINT_URL_S3"]) as (proxy, address):
         proxy.fault, proxy.share = BUSY, 0.1
-        remote = {**served, **s3_environment, "AWS_ENDPOINT_URL_S3": address}
+        remote = {**environment, **s3_environment, "AWS_ENDPOINT_URL_S3": address}
 
         def parts() -> list[str]:
             return [name for name in store.list("stages/augment/") if "/parts/" in name]

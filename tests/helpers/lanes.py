@@ -43,7 +43,7 @@ LONGEST = (
     "tasks/augment/test_augment.py",
     "tasks/train/test_initial_weights.py",
     "tasks/train/test_backends.py",
-    "flows/engine/test_label_finding.py",
+    "flows/workflows/test_label_error_search.py",
     "tasks/ingest/test_ingest.py",
     "infra/deploy/test_stack.py",
     "flows/api/test_api.py",

@@ -175,9 +175,9 @@ def test_the_weights_of_the_best_epoch_are_kept_not_those_of_the_last(
 ) -> None:
     accuracies, seen = iter((0.5, 0.9, 0.7)), list[list[Any]]()
 
-    def measure(fitting: loop.Fitting) -> dict[str, float]:
+    def measure(fitting: loop.Fitting) -> tuple[float, float]:
         seen.append(fitting.model.get_weights())
-        return {"val_loss": 1.0, "val_accuracy": next(accuracies)}
+        return 1.0, next(accuracies)
 
     monkeypatch.setattr(loop.Fitting, "_measure", measure)
     manifest = train(store, config(transfer={"epochs": 0}, ema_momentum=0.0, average_epochs=0, online=()))
