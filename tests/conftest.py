@@ -12,7 +12,8 @@ from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from helpers.shared import shared_stack
+from hemaflow.infra.deploy.stack import BUCKET, free_ports
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import open_store
@@ -34,13 +35,11 @@ def store(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables by which a real S3 server is found, which runs as long as the tests of this process."""
-    stack = Stack(tmp_path_factory.mktemp("stack"))
-    stack.start_s3(free_ports(1)[0])
-    environment = stack.environment()
-    del environment["HEMAFLOW_STORE"]
-    yield {**environment, "HEMAFLOW_STAGING_DIR": str(tmp_path_factory.mktemp("staging"))}
-    stack.down()
+    """The variables by which a real S3 server is found, which all processes of the tests share."""
+    with shared_stack(tmp_path_factory, "s3", lambda stack: stack.start_s3(free_ports(1)[0])) as stack:
+        environment = stack.environment()
+        del environment["HEMAFLOW_STORE"]
+        yield {**environment, "HEMAFLOW_STAGING_DIR": str(tmp_path_factory.mktemp("staging"))}
 
 
 @pytest.fixture

@@ -84,3 +84,11 @@ def test_the_fast_lane_imports_no_file_that_loads_tensorflow(tmp_path: Path) -> 
     found, said = outcomes(tmp_path, "-m", "not slow")
     assert not found
     assert "A test of the fast lane loads keras" in said
+
+
+def test_the_longest_files_come_first_and_are_there() -> None:
+    from helpers.lanes import GROUPED, LONGEST
+
+    tests = Path(__file__).parent
+    assert [name for name in LONGEST if not (tests / name).is_file()] == []
+    assert set(LONGEST) >= GROUPED

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from helpers.commands import ROOT
+from helpers.commands import ROOT, Done, Whole, run
 from helpers.results import Call
 from helpers.served import Server, draw_cells
+from helpers.shared import made_once, shared_stack
 from hemaflow.flows.cli import main
-from hemaflow.infra.deploy.stack import Stack, free_ports
+from hemaflow.infra.deploy.stack import free_ports
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import open_store
@@ -30,11 +33,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment with a Prefect server that goes on from run to run."""
-    stack = Stack(tmp_path_factory.mktemp("server"))
-    stack.start_prefect(free_ports(1)[0])
-    yield environment | stack.environment()
-    stack.down()
+    """The environment with a Prefect server that all processes of the tests share."""
+    with shared_stack(
+        tmp_path_factory, "prefect", lambda stack: stack.start_prefect(free_ports(1)[0])
+    ) as stack:
+        yield environment | stack.environment()
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +50,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of a few drawn cells of each class."""
-    return draw_cells(tmp_path_factory.mktemp("data") / "cells", 0, 20)
+    """A folder of twenty drawn cells of each class."""
+    return str(made_once(tmp_path_factory, "cells", lambda folder: draw_cells(folder, 0, 20)))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], cells: str) -> Whole:
+    """An undisturbed run of the command over the cells, and its store, which may be added to."""
+
+    def make(folder: Path) -> None:
+        done = run(environment, LocalStore(folder / "store"), "--data", cells)
+        (folder / "done.json").write_text(json.dumps(done))
+
+    folder = made_once(tmp_path_factory, "whole", make)
+    return Whole(LocalStore(folder / "store"), Done(*json.loads((folder / "done.json").read_text())))
 
 
 @pytest.fixture

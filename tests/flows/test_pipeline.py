@@ -6,18 +6,19 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from helpers.commands import (
     COMMAND_SECONDS,
+    NUM_SHARDS,
     SMALL,
     STAGES,
-    Done,
+    Whole,
     digests,
     fact,
     gone,
@@ -33,18 +34,6 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
 pytestmark = pytest.mark.slow
-
-
-class Whole(NamedTuple):
-    store: LocalStore
-    done: Done
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Whole:
-    """An undisturbed run and its store."""
-    store = LocalStore(tmp_path_factory.mktemp("whole"))
-    return Whole(store, run(environment, store))
 
 
 def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> None:
@@ -69,9 +58,11 @@ def test_the_process_of_a_run_loads_neither_tensorflow_nor_prefect(whole: Whole)
     assert whole.done.err.splitlines()[-1].split() == ["imported:"]
 
 
-def test_the_same_again_is_reused_within_12_seconds(whole: Whole, environment: dict[str, str]) -> None:
+def test_the_same_again_is_reused_within_12_seconds(
+    whole: Whole, environment: dict[str, str], cells: str
+) -> None:
     started = time.monotonic()
-    done = run(environment, whole.store)
+    done = run(environment, whole.store, "--data", cells)
     assert time.monotonic() - started < 12
     assert done.states == "-----"
     assert done.document["metrics"] == whole.done.document["metrics"]
@@ -79,24 +70,26 @@ def test_the_same_again_is_reused_within_12_seconds(whole: Whole, environment: d
     assert done.err.splitlines()[-1].split() == ["imported:"]
 
 
-def test_other_views_train_nothing_again(whole: Whole, served: dict[str, str]) -> None:
-    done = run(served, whole.store, "--set", "evaluate.tta=none", "--until", "evaluate")
+def test_other_views_train_nothing_again(whole: Whole, served: dict[str, str], cells: str) -> None:
+    done = run(served, whole.store, "--data", cells, "--set", "evaluate.tta=none", "--until", "evaluate")
     assert done.states == "---r"
     assert done.document["metrics"]["test"] == whole.done.document["metrics"]["test"]
 
 
-def test_from_computes_again_and_gives_the_same(whole: Whole, served: dict[str, str]) -> None:
-    done = run(served, whole.store, "--from", "augment", "--until", "augment")
+def test_from_computes_again_and_gives_the_same(
+    whole: Whole, environment: dict[str, str], cells: str
+) -> None:
+    done = run(environment, whole.store, "--data", cells, "--from", "augment", "--until", "augment")
     assert done.states == "-r"
     kept = digests(whole.store, whole.done)
     assert digests(whole.store, done) == {stage: kept[stage] for stage in ("ingest", "augment")}
 
 
 def test_a_comparison_trains_only_what_is_new_averages_it_and_ranks(
-    whole: Whole, environment: dict[str, str], tmp_path: Path
+    whole: Whole, environment: dict[str, str], cells: str, tmp_path: Path
 ) -> None:
     """The model of the first seed is there already; that of the second, and the mean of both, are new."""
-    arguments = ["--seeds", "2", "--ensembles", "--plot", str(tmp_path / "plot.png")]
+    arguments = ["--data", cells, "--seeds", "2", "--ensembles", "--plot", str(tmp_path / "plot.png")]
     compare = start(environment, "compare", *arguments, "--store", str(whole.store.root), "--json", *SMALL)
     out, err = compare.communicate(timeout=COMMAND_SECONDS)
     assert compare.returncode == 0, err
@@ -126,8 +119,8 @@ def test_the_submission_is_checked_and_the_model_names_cells(
         (tmp_path / "cells" / name).mkdir(parents=True)
         for index in range(5):
             Image.fromarray(draw_cell(label, 100 + index)).save(tmp_path / "cells" / name / f"{index}.png")
-    zip_path, cells = str(whole.done.document["submission"]), str(tmp_path / "cells")
-    check = start(environment, "check", zip_path, "--data", cells, "--size", "32", "--json")
+    zip_path, others = str(whole.done.document["submission"]), str(tmp_path / "cells")
+    check = start(environment, "check", zip_path, "--data", others, "--size", "32", "--json")
     out, err = check.communicate(timeout=200)
     assert check.returncode == 0, err
     card = json.loads(out)
@@ -143,31 +136,43 @@ def test_the_submission_is_checked_and_the_model_names_cells(
     assert sum(right) / 15 == pytest.approx(card["accuracy"])
 
 
-# Kills
+# Signals: here SIGTERM and the keyboard's SIGINT, SIGKILL in test_pipeline_s3.py
+
+
+def end(process: subprocess.Popen[str], sign: signal.Signals, store: LocalStore) -> None:
+    """End a command by a signal, and see that it says so, in its record and by its exit code."""
+    if sign == signal.SIGINT:
+        os.killpg(process.pid, sign)  # as the keyboard does
+    else:
+        process.send_signal(sign)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
+    assert find_run(store).status == "interrupted"
+    assert "goes on from what is complete" in err
+    assert "Traceback" not in err
 
 
 @needs_proc
-def test_a_kill_while_shards_are_written_loses_only_those_under_way(
-    whole: Whole, served: dict[str, str], tmp_path: Path
+def test_a_run_that_is_terminated_loses_only_the_shards_under_way(
+    whole: Whole, environment: dict[str, str], cells: str, tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "store")
-    own, living = marked(served)
+    own, living = marked(environment)
 
     def parts() -> list[str]:
         return [name for name in store.list("stages/augment/") if "/parts/" in name]
 
-    process = start(own, "run", "--store", str(store.root), *SMALL)
-    until(lambda: len(parts()) >= 4, process)
-    process.kill()
-    process.communicate()
+    process = start(own, "run", "--store", str(store.root), "--data", cells, *SMALL)
+    until(lambda: len(parts()) >= 3, process)
+    end(process, signal.SIGTERM, store)
     assert gone(living)
     assert not [name for name in store.list("stages/augment/") if name.endswith("manifest.json")]
     kept = {Path(name).name.removesuffix(".json") for name in parts()}
     written = {
         path.name: path.stat().st_mtime_ns for path in store.root.rglob("*.tfrecord") if path.name in kept
     }
-    assert 4 <= len(written) < 16
-    done = run(served, store, "--until", "augment")
+    assert 3 <= len(written) < NUM_SHARDS
+    done = run(environment, store, "--data", cells, "--until", "augment")
     assert done.states == "-r"
     whole_digests = digests(whole.store, whole.done)
     assert digests(store, done)["augment"] == whole_digests["augment"]
@@ -178,43 +183,22 @@ def test_a_kill_while_shards_are_written_loses_only_those_under_way(
 
 
 @needs_proc
-@pytest.mark.timeout(900)
-def test_a_cut_training_takes_the_steps_of_an_uncut_one(
-    whole: Whole, environment: dict[str, str], served: dict[str, str], tmp_path: Path
+def test_a_training_that_is_interrupted_takes_the_steps_of_an_uncut_one(
+    whole: Whole, environment: dict[str, str], cells: str, tmp_path: Path
 ) -> None:
-    """Cut three times, and each time nothing is left running: no worker, no Prefect server of its own."""
+    """Interrupted at the keyboard: no worker and no Prefect server of its own is left running."""
     store = LocalStore(tmp_path / "store")
     for stage in ("ingest", "augment"):
         shutil.copytree(whole.store.root / "stages" / stage, store.root / "stages" / stage)
+    own, living = marked(environment)
+    process = start(own, "run", "--store", str(store.root), "--data", cells, *SMALL)
+    until(lambda: optimizer_steps(store) > 0, process)
+    seen = optimizer_steps(store)  # those of whole epochs
+    end(process, signal.SIGINT, store)
+    assert gone(living)
     total = fact(whole.store, whole.done, "train", "optimizer_steps")
-    kept = 0
-    for sign in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        cut_training(environment, store, sign, kept)
-        before, kept = kept, optimizer_steps(store)
-        assert before < kept < total
-    done = run(served, store, "--until", "train")
+    assert seen < optimizer_steps(store) < total  # the step under way was kept, too
+    done = run(environment, store, "--data", cells, "--until", "train")
     assert done.states == "--r"
     assert fact(store, done, "train", "optimizer_steps") == total
     assert fact(store, done, "train", "epochs") == 6
-
-
-def cut_training(environment: dict[str, str], store: LocalStore, sign: signal.Signals, kept: int) -> None:
-    """Train on from a checkpoint of so many steps, if any, and end it by a signal once there is another."""
-    own, living = marked(environment)
-    process = start(own, "run", "--store", str(store.root), *SMALL)
-    until(lambda: optimizer_steps(store) > kept, process)
-    if sign == signal.SIGINT:
-        os.killpg(process.pid, sign)  # as the keyboard does
-    else:
-        process.send_signal(sign)
-    _, err = process.communicate(timeout=90)
-    assert gone(living)
-    record = find_run(store)
-    if sign == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-        assert record.status == "running"
-    else:
-        assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
-        assert record.status == "interrupted"
-        assert "goes on from what is complete" in err
-        assert "Traceback" not in err

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from helpers.commands import (
     SMALL,
+    Whole,
     digests,
     fact,
     gone,
@@ -22,12 +22,7 @@ from helpers.commands import (
 )
 from helpers.proxy import BUSY, misbehaving
 from hemaflow.flows.runs.find import find_run
-from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import open_store
-from hemaflow.tasks.core.classes import PBC_CLASSES
-from hemaflow.tasks.sources.sample_cells import draw_cell
-
-IMAGES_PER_CLASS = 20
 
 
 def machine(environment: dict[str, str], folder: Path) -> dict[str, str]:
@@ -38,35 +33,35 @@ def machine(environment: dict[str, str], folder: Path) -> dict[str, str]:
 
 @needs_proc
 def test_a_run_is_finished_by_machines_that_share_only_the_store(
-    served: dict[str, str], s3_environment: dict[str, str], s3_url: str, tmp_path: Path
+    whole: Whole,
+    environment: dict[str, str],
+    s3_environment: dict[str, str],
+    s3_url: str,
+    cells: str,
+    tmp_path: Path,
 ) -> None:
-    """A tenth of their requests is refused by a busy server."""
-    cells = tmp_path / "cells"
-    for label, name in enumerate(PBC_CLASSES):
-        (cells / name).mkdir(parents=True)
-        for index in range(IMAGES_PER_CLASS):
-            Image.fromarray(draw_cell(label, index)).save(cells / name / f"{index}.png")
-    undisturbed = LocalStore(tmp_path / "undisturbed")
-    expected = run(served, undisturbed, "--data", str(cells), "--until", "train")
-    assert expected.code == 0, expected.err
-
+    """Two are killed, one while it writes shards, one while it trains, and a tenth of requests is refused."""
+    own_cells = tmp_path / "cells"
+    shutil.copytree(cells, own_cells)
     store = open_store(s3_url)
     with misbehaving(s3_environment["AWS_ENDPOINT_URL_S3"]) as (proxy, address):
         proxy.fault, proxy.share = BUSY, 0.1
-        remote = {**served, **s3_environment, "AWS_ENDPOINT_URL_S3": address}
+        remote = {**environment, **s3_environment, "AWS_ENDPOINT_URL_S3": address}
 
         def parts() -> list[str]:
             return [name for name in store.list("stages/augment/") if "/parts/" in name]
 
         first, living = marked(machine(remote, tmp_path / "first"))
-        process = start(first, "run", "--store", s3_url, "--data", str(cells), *SMALL)
+        process = start(first, "run", "--store", s3_url, "--data", str(own_cells), *SMALL)
         until(lambda: len(parts()) >= 2, process)
         process.kill()
         process.communicate()
         assert gone(living)
         kept = len(parts())
-        begun = find_run(store).run
-        shutil.rmtree(cells)
+        killed = find_run(store)
+        assert killed.status == "running"  # nobody was left to say otherwise
+        begun = killed.run
+        shutil.rmtree(own_cells)
 
         second, living = marked(machine(remote, tmp_path / "second"))
         process = start(second, "run", "--store", s3_url, "--of", begun)
@@ -82,7 +77,8 @@ def test_a_run_is_finished_by_machines_that_share_only_the_store(
         proxy.puts.clear()
         done = run(machine(remote, tmp_path / "third"), store, "--of", begun, "--until", "train")
     assert done.states == "--r", done.err
-    assert digests(store, done) == digests(undisturbed, expected)
+    expected = digests(whole.store, whole.done)
+    assert digests(store, done) == {stage: expected[stage] for stage in ("ingest", "augment", "train")}
     epochs, total = fact(store, done, "train", "epochs"), fact(store, done, "train", "optimizer_steps")
     assert 0 < steps < total
     assert proxy.puts["checkpoint.npz"] == epochs - steps * epochs // total

@@ -15,19 +15,22 @@ import pytest
 
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.base import Store
+from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["ingest", "augment", "train", "evaluate", "submit"]
 SMALL = [
     "--set", "ingest.image_size_pixels=32",
-    "--set", "augment.shard_bytes=200000",
+    "--set", "augment.shard_bytes=60000",
+    "--set", "train.input_size_pixels=32",
     "--set", "train.fine_tuning.epochs=6",
     "--set", "train.batch_size=8",
     "--set", "evaluate.bootstrap_resamples=50",
     "--set", "evaluate.robustness_images=24",
 ]  # fmt: skip
-"""The demo with small pictures: 16 shards, 6 epochs of steps enough to be cut in between."""
+"""The demo with small pictures: twenty of each class give 13 shards, and 6 epochs of 28 steps."""
+NUM_SHARDS = 13
 
 MAIN = """
 import signal, sys
@@ -54,6 +57,13 @@ class Done(NamedTuple):
     def states(self) -> str:
         """The states in order of the stages: r for ran, - for reused."""
         return "".join("r" if stage["state"] == "ran" else "-" for stage in self.document["stages"])
+
+
+class Whole(NamedTuple):
+    """A run of the command that nothing disturbed, and the store that it wrote."""
+
+    store: LocalStore
+    done: Done
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

@@ -1,7 +1,12 @@
-"""The fast lane: `pytest -m "not slow"` starts no process, opens no server port and loads no TensorFlow.
+"""The lanes of the tests: the fast one, and the order of the slow one.
+
+The fast lane: `pytest -m "not slow"` starts no process, opens no server port and loads no TensorFlow.
 
 A test is slow where it or its file is marked `slow` or `zoo`, or where it uses one of SLOW_FIXTURES. Every
 other test is held to the rules of the fast lane, in every run: it fails where it breaks one.
+
+The order: processes of pytest-xdist take whole files, those that take longest first, so that all end at about
+the same time. Files of one group follow each other in one process: they share servers that serve one test.
 """
 
 from __future__ import annotations
@@ -14,14 +19,44 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
-SLOW_FIXTURES = frozenset({"s3_environment", "served", "server", "cluster"})
+SLOW_FIXTURES = frozenset({"s3_environment", "served", "server", "cluster", "whole"})
 """Fixtures that start a server or a process."""
 LIBRARIES = frozenset({"tensorflow", "keras", "keras_cv", "jax", "torch"})
 PROGRAMS = frozenset({"git", "file", "uname", "ldconfig", "gcc", "cc", "ld"})
 """Programs that hemaflow or a library asks for a line of text; each takes some milliseconds."""
 URLLIB3_PROBE = "::1"
 """urllib3 binds a socket to it, once, to see whether the machine knows IPv6."""
+
+
+LONGEST = (
+    "flows/server/test_deployments.py",
+    "flows/test_retraining.py",
+    "flows/test_pipeline.py",
+    "tasks/train/test_train.py",
+    "tasks/model/test_zoo.py",
+    "tasks/submit/test_submit.py",
+    "flows/test_pipeline_s3.py",
+    "tasks/train/test_ensembles.py",
+    "tasks/augment/test_augment.py",
+    "tasks/train/test_initial_weights.py",
+    "tasks/train/test_backends.py",
+    "flows/workflows/test_label_error_search.py",
+    "tasks/ingest/test_ingest.py",
+    "infra/deploy/test_stack.py",
+    "flows/api/test_api.py",
+    "tasks/records/test_numpy_feed.py",
+    "flows/server/test_task_runner.py",
+    "infra/store/test_s3_store.py",
+    "benchmarks/test_jax_script.py",
+    "tasks/evaluate/test_evaluate.py",
+    "infra/store/test_store_states.py",
+)
+"""The files that take 30 seconds or more on two cores, the longest first."""
+GROUPED = frozenset({"flows/server/test_deployments.py", "flows/test_retraining.py"})
+"""Files whose tests start workers of one pool: a worker of one would take up the runs of the other."""
 
 
 class BrokenRule(BaseException):
@@ -112,11 +147,30 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that are slow by what they use."""
+    """Mark the tests that are slow by what they use, and put the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(_file(item.nodeid), len(places)))
     for item in items:
         used = SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if used or item.get_closest_marker("zoo"):
             item.add_marker(pytest.mark.slow)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+class ByFiles(LoadFileScheduling):
+    """Gives whole files to processes, in the order of collection; a group of files counts as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "group" if _file(nodeid) in GROUPED else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFiles | None:
+    """Return what divides the tests among processes, where whole files are asked for."""
+    return ByFiles(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

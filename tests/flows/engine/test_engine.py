@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hemaflow.flows.config.stages import STAGE_NAMES, STAGES, PipelineConfig
+from hemaflow.flows.engine import engine as engine_module
 from hemaflow.flows.engine.engine import Decision, Engine, all_reused
 from hemaflow.infra.errors import UserError
 from hemaflow.infra.results.manifest import Manifest
@@ -81,6 +83,21 @@ def test_a_change_runs_its_stage_and_what_follows_and_says_why(
     decisions = engine(store, config).plan()
     assert states(decisions) == expected
     assert reason in decisions[expected.index("r")].reason
+
+
+def test_another_version_of_a_library_runs_the_stages_that_it_shapes(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(engine(store))
+    installed = engine_module.library_versions
+
+    def upgraded(names: Iterable[str]) -> dict[str, str]:
+        return {name: "99.0" if name == "keras" else version for name, version in installed(names).items()}
+
+    monkeypatch.setattr(engine_module, "library_versions", upgraded)
+    decisions = engine(store).plan()
+    assert states(decisions) == "-rrrr"
+    assert re.search(r"keras \S+ → 99\.0", decisions[1].reason)
 
 
 def test_a_stage_that_comes_out_the_same_lets_what_follows_be_reused(store: LocalStore) -> None:

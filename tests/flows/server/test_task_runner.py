@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from helpers.commands import ROOT, digests, run
+from helpers.commands import ROOT, Whole, digests, run
 from hemaflow.flows.server.task_runner import task_runner
 from hemaflow.infra.errors import ConfigError
 from hemaflow.infra.settings import Settings
@@ -48,15 +48,14 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.timeout(1500)
 def test_shards_are_written_by_a_cluster(
-    served: dict[str, str], cluster: str, cells: str, tmp_path: Path
+    whole: Whole, served: dict[str, str], cluster: str, cells: str, tmp_path: Path
 ) -> None:
-    own, shared = LocalStore(tmp_path / "own"), LocalStore(tmp_path / "shared")
-    expected = run(served, own, "--data", cells, "--until", "augment")
-    assert expected.code == 0, expected.err
+    shared = LocalStore(tmp_path / "shared")
     environment = {**served, "HEMAFLOW_TASK_RUNNER": "dask", "HEMAFLOW_CLUSTER": cluster}
     done = run(environment, shared, "--data", cells, "--until", "augment")
     assert done.code == 0, done.err
-    assert digests(shared, done) == digests(own, expected)
+    expected = digests(whole.store, whole.done)
+    assert digests(shared, done) == {stage: expected[stage] for stage in ("ingest", "augment")}
     assert done.err.splitlines()[-1] == "imported: prefect"
     with Client(cluster, timeout="60s") as client:
         loaded = client.run(lambda: "tensorflow" in sys.modules)

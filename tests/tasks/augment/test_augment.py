@@ -61,7 +61,7 @@ def picture(row: int) -> np.ndarray:
 
 
 def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Parents:
-    """Make an ingest result of three files of training records, by hand."""
+    """Make an ingest result of three files of training records and one of val, by hand."""
     draft = draft_of(store, "ingest")
     rows = [Row(f"cell-{k}", "0" * 64, k % 3, "train", f"{k}.png") for k in range(num_train)]
     draft.put("index.csv", write_index(rows))
@@ -71,16 +71,19 @@ def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Paren
         records = (encode(rows[k].id, picture(k), one_hot(k % 3, 3)) for k in range(first, end))
         num = write_records(folder / name, records)
         draft.put_file(name, folder / name, num_records=num)
-    return Parents(store, {"ingest": facts_of(num_train).commit(draft)})
+    name = shard_name("val", 0, 1)
+    write_records(folder / name, (encode(f"val-{k}", picture(1000 + k), one_hot(k % 3, 3)) for k in range(6)))
+    draft.put_file(name, folder / name, num_records=6)
+    return Parents(store, {"ingest": facts_of(num_train, num_val=6).commit(draft)})
 
 
-def facts_of(num_train: int) -> IngestFacts:
+def facts_of(num_train: int, num_val: int = 0) -> IngestFacts:
     counts = [len(range(label, num_train, 3)) for label in range(3)]
     return IngestFacts(
         classes=list(CLASSES),
         image_size_pixels=SIZE,
-        num_examples={"train": num_train, "val": 0, "test": 0},
-        class_counts={"train": counts, "val": [0] * 3, "test": [0] * 3},
+        num_examples={"train": num_train, "val": num_val, "test": 0},
+        class_counts={"train": counts, "val": [num_val // 3] * 3, "test": [0] * 3},
         source="pictures",
         num_findings={},
     )

@@ -170,6 +170,22 @@ def test_early_stopping_ends_the_phase_and_keeps_the_best(store: LocalStore) -> 
     assert manifest.facts["best_epoch"] <= manifest.facts["epochs"] - 2
 
 
+def test_the_weights_of_the_best_epoch_are_kept_not_those_of_the_last(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies, seen = iter((0.5, 0.9, 0.7)), list[list[Any]]()
+
+    def measure(fitting: loop.Fitting) -> tuple[float, float]:
+        seen.append(fitting.model.get_weights())
+        return 1.0, next(accuracies)
+
+    monkeypatch.setattr(loop.Fitting, "_measure", measure)
+    manifest = train(store, config(transfer={"epochs": 0}, ema_momentum=0.0, average_epochs=0, online=()))
+    assert manifest.facts["best_epoch"] == 2
+    for kept, best in zip(weights(store, manifest), seen[1], strict=True):
+        np.testing.assert_array_equal(kept, best)
+
+
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_without_val_images_every_epoch_counts(store: LocalStore, schedule: str) -> None:
     asked = config(
