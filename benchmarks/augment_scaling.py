@@ -32,6 +32,7 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.augment.config import AugmentConfig
 from hemaflow.tasks.augment.shard_plan import Shard
 from hemaflow.tasks.augment.stage import finish, plan, write
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.layers.keras_cv_table import LayerConfig
 from hemaflow.tasks.records.schema import encode, one_hot, shard_name
@@ -75,9 +76,16 @@ def ingested(store: Store, num: int, size: int) -> Manifest:
             write_records(path, pictures(first, end, size))
             draft.put_file(path.name, path, num_records=end - first)
             path.unlink()
-    return draft.commit(
-        classes=CLASSES, image_size_pixels=size, num_examples={"train": num, "val": 0, "test": 0}
-    )
+    in_turn = [len(range(label, num, len(CLASSES))) for label in range(len(CLASSES))]
+    none = [0] * len(CLASSES)
+    return IngestFacts(
+        classes=CLASSES,
+        image_size_pixels=size,
+        num_examples={"train": num, "val": 0, "test": 0},
+        class_counts={"train": in_turn, "val": none, "test": none},
+        source="waves",
+        num_findings={},
+    ).commit(draft)
 
 
 def peak_mib() -> float:

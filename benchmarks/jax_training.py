@@ -205,9 +205,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = config_of(arguments)
     store = LocalStore(folder / "store")
     source = Parents(store, {}, data=str(arguments.archive))
-    parents = parents_of(store, ingest.run(source, config.ingest, draft_of(store, "ingest")))
+    images = ingest.run(source, config.ingest.resolved(store), draft_of(store, "ingest"))
+    parents = parents_of(store, images)
     print(f"Images: {json.dumps(parents['ingest'].facts['num_examples'])}.", flush=True)
-    settings = config.train.resolved()
+    settings = config.train
     epochs = arguments.epochs or epochs_that_fit(parents, settings, arguments.minutes)
     trained, times = timed_training(parents, settings, epochs, "trained")
     model, metrics = judged(parents, trained, config.evaluate)

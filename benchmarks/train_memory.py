@@ -22,6 +22,7 @@ from augment_scaling import draft_of, ingested, peak_mib
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.facts import AugmentFacts, IngestFacts
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.train.config import FineTuningConfig, ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
@@ -34,9 +35,14 @@ def parents_of(store: Store, ingest: Manifest) -> Parents:
     augment = draft_of(store, "augment", ingest.key)
     for stored in ingest.objects:
         augment.adopt(stored)
-    num = ingest.facts["num_examples"]["train"]
-    facts = {"image_size_pixels": ingest.facts["image_size_pixels"], "classes": ingest.facts["classes"]}
-    return Parents(store, {"ingest": ingest, "augment": augment.commit(num_examples=num, **facts)})
+    images = IngestFacts.of(ingest)
+    facts = AugmentFacts(
+        num_examples=images.num_examples["train"],
+        num_shards=len(ingest.matching("train-")),
+        image_size_pixels=images.image_size_pixels,
+        classes=images.classes,
+    )
+    return Parents(store, {"ingest": ingest, "augment": facts.commit(augment)})
 
 
 def train(parents: Parents) -> tuple[int, float, float]:

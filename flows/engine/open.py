@@ -17,6 +17,10 @@ from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store
 
+MODELS = ("backbone", "initial_weights", "ensemble_of")
+"""The fields of train that say which models a run builds on. No other fields of an earlier run are read:
+earlier versions allowed what is refused now."""
+
 
 def open_engine(request: RunRequest, settings: Settings) -> Engine:
     """Return the engine that decides for this request. Raises UserError."""
@@ -59,22 +63,16 @@ def _pins(request: RunRequest, store: Store, record: RunRecord) -> Pins:
 
 def _with_its_models(config: PipelineConfig, earlier: RunRecord) -> PipelineConfig:
     """Return a config with the models that an earlier run found, where it names them as that run did."""
-    found = recorded_config(earlier.config)
+    train = earlier.config.get("train", {})
+    found = recorded_config({"train": {field: train[field] for field in MODELS if field in train}})
     if earlier.recipe == CUSTOM:
         return as_found(config, found, found)
     return as_found(config, _asked(earlier), found)
 
 
 def _asked(earlier: RunRecord) -> PipelineConfig:
-    """Return an earlier run's recipe with those of its changes that name models.
-
-    Not with all of them: earlier versions allowed changes that are refused now.
-    """
+    """Return an earlier run's recipe with those of its changes that name models."""
     named = {text.partition("=")[0].strip(): text for text in earlier.changes}
-    fields = (
-        ("train.ensemble_of",)
-        if "train.ensemble_of" in named
-        else ("train.backbone", "train.initial_weights")
-    )
-    changes = [named[field] for field in fields if field in named]
+    fields = ["ensemble_of"] if "train.ensemble_of" in named else MODELS
+    changes = [named[f"train.{field}"] for field in fields if f"train.{field}" in named]
     return change(recipe_named(earlier.recipe).config, changes)

@@ -23,7 +23,7 @@ def explain(inputs: KeyInputs, complete: Iterable[Manifest], runs: Mapping[str, 
     """
     nearest = min(
         ((list(causes(manifest.inputs, inputs)), manifest) for manifest in complete),
-        key=lambda pair: (OTHER_VERSION in pair[0], len(pair[0])),
+        key=lambda pair: (OTHER_VERSION in pair[0], len(pair[0]) + _num_not_shared(pair[1].inputs, inputs)),
         default=None,
     )
     if nearest is None:
@@ -63,6 +63,11 @@ def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
     for library in sorted(old.libraries.keys() | new.libraries.keys()):
         if old.libraries.get(library) != new.libraries.get(library):
             yield f"{library} {old.libraries.get(library)} → {new.libraries.get(library)}"
+
+
+def _num_not_shared(old: KeyInputs, new: KeyInputs) -> int:
+    """Return how many fields only one of two configs has: an ensemble shares few with a training."""
+    return sum(None in values for _, values in config_changes(old.config, new.config))
 
 
 def _is_other_version(old: Fingerprint, new: Fingerprint) -> bool:

@@ -29,9 +29,7 @@ class IngestConfig(StageConfig):
     """What is done with an image that is not square: keep its middle, add black, or distort it."""
     val_share: Share = 0.15
     """Share of val, where the source has no split."""
-    test_share: Annotated[
-        Share, OnlyWith("num_folds", (0,)), OnlyWith("reference", words="no reference", values=("",))
-    ] = 0.15
+    test_share: Annotated[Share, OnlyWith("num_folds", (0,))] = 0.15
     """Share of test, where the source has no split and there are neither reference nor folds."""
     num_folds: Annotated[int, Field(ge=0, le=20)] = 0
     """Of a cross-validation: the pictures are divided into so many folds of equal shares; 0 for none."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hemaflow.tasks.layers.own_layers import OWN_LAYERS
 from hemaflow.tasks.layers.schema import Factor, Layer
@@ -34,7 +35,8 @@ _ANY = math.inf
 # Below 0.1 both draws of the beta distribution may underflow to 0 in float32, and 0/0 is no label:
 # P(gamma(a) < 1e-38) = 10^(-38 a), which is 1.6e-4 for a = 0.1 and 0.4 for a = 0.01.
 _ALPHA = Factor("number", "of the beta distribution that weighs two images", low=0.1, high=_ANY)
-_FILL_VALUE = Factor("number", "grey value where fill_mode is constant", high=255)
+_CONSTANT = ("fill_mode", ("constant",))
+_FILL_VALUE = Factor("number", "grey value where fill_mode is constant", high=255, only_with=_CONSTANT)
 _FILL = {
     "fill_mode": _words("what lies beyond the edge", "reflect", "wrap", "constant", "nearest"),
     "fill_value": _FILL_VALUE,
@@ -101,7 +103,8 @@ KERAS_CV: Mapping[str, Mapping[str, Factor]] = {
         "height_factor": _factor(meaning="of the image's height"),
         "width_factor": _factor(meaning="of the image's width"),
         "fill_mode": _words("what fills the hole", "constant", "gaussian_noise"),
-        "fill_value": _FILL_VALUE,
+        # fill_mode is constant by default here.
+        "fill_value": replace(_FILL_VALUE, only_with=("fill_mode", ("constant", None))),
     },
     "RandomFlip": {
         "mode": _words("axis", "horizontal", "vertical", "horizontal_and_vertical"),

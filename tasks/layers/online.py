@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import keras
 
 _ANY = math.inf
-_FILL_VALUE = Factor("number", "grey value where fill_mode is constant", high=255)
+_FILL_VALUE = Factor(
+    "number", "grey value where fill_mode is constant", high=255, only_with=("fill_mode", ("constant",))
+)
 _INTERPOLATION = Factor("choice", "method", choices=("bilinear", "nearest"))
 _FILL = {
     "fill_mode": Factor(

@@ -32,6 +32,8 @@ class Factor:
         high: The largest number allowed.
         required: Whether it has no default.
         choices: The words or integers allowed; empty allows all.
+        only_with: Another factor, and its values with which this one has an effect (None is its default);
+            None where this one always has an effect.
     """
 
     kind: Kind
@@ -40,6 +42,7 @@ class Factor:
     high: float = 1.0
     required: bool = False
     choices: tuple[str | int, ...] = ()
+    only_with: tuple[str, tuple[str | None, ...]] | None = None
 
     @property
     def expected(self) -> str:
@@ -111,6 +114,12 @@ def check_factors(
         if not known[factor].accepts(value):
             raise ValueError(
                 f"{layer}: expected {factor} to be {known[factor].expected}; received {value!r}."
+            )
+        other, values = known[factor].only_with or ("", ())
+        if other and factors.get(other) not in values:
+            named = " or ".join(value for value in values if value)
+            raise ValueError(
+                f"{layer}: {factor} has an effect only with {other}={named}. Leave {factor} out."
             )
     missing = [factor for factor, form in known.items() if form.required and factor not in factors]
     if missing:

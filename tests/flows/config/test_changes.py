@@ -106,6 +106,12 @@ def test_fields_that_lose_their_effect_get_their_defaults() -> None:
     assert change(recipe, ["train.loss=focal", "train.focal_gamma=1"]).train.focal_gamma == 1.0
 
 
+def test_a_test_share_may_be_set_beside_a_reference() -> None:
+    """Retraining adds the reference once there is a champion; the changes stay those of the first run."""
+    changed = change(PipelineConfig(), ["ingest.test_share=0.2", f"ingest.reference=ingest:{'0' * 64}"])
+    assert changed.ingest.test_share == 0.2
+
+
 def test_a_recipe_cannot_hold_a_field_without_effect() -> None:
     with pytest.raises(ConfigError, match="focal_gamma has an effect only with loss=focal"):
         build({"train": {"focal_gamma": 1.0}})

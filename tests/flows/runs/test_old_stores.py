@@ -78,7 +78,7 @@ def test_its_runs_are_continued_even_if_their_changes_are_refused_now(
 ) -> None:
     record = read_record(old_store, RUN)
     record.changes += [*more, 'train.ensemble_of=["run:a","run:b"]', "train.seed=3"] if more else []
-    record.config["train"] |= {"focal_gamma": 1.0} if more else {}
+    record.config["train"] |= {"focal_gamma": 1.0, "depth": 3} if more else {}
     record.save(old_store)
     request = RunRequest(data="sample", store=old_store.url, of_run=RUN, from_stage="evaluate")
     assert open_engine(request, Settings()).pins.run == RUN

@@ -51,6 +51,14 @@ def test_the_nearest_complete_result_is_compared_with() -> None:
     assert explain(inputs(), [far, near]) == f"train.epochs 11 → 10 (since {near.key[:8]})"
 
 
+def test_fields_that_only_one_has_make_a_result_less_near() -> None:
+    ensemble = complete(inputs(config={"ensemble_of": ["model", "model"]}))
+    trained = complete(inputs(config={"ensemble_of": [], "epochs": 10, "seed": 1, "loss": "focal"}))
+    new = inputs(config={"ensemble_of": [], "epochs": 12, "seed": 2, "loss": "focal"})
+    expected = f"train.epochs 10 → 12; train.seed 1 → 2 (since {trained.key[:8]})"
+    assert explain(new, [ensemble, trained]) == expected
+
+
 def test_without_a_complete_result_there_is_nothing_to_compare_with() -> None:
     assert explain(inputs(), []) == "never built in this store"
 

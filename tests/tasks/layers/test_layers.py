@@ -11,7 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from hemaflow.tasks.layers.keras_cv_table import KERAS_CV, LAYERS, LayerConfig
+from hemaflow.tasks.layers.online import OnlineLayer
 from hemaflow.tasks.layers.own_layers import OWN_LAYERS
+from hemaflow.tasks.layers.schema import Layer
 
 
 def test_wrong_name_tells_the_nearest() -> None:
@@ -40,6 +42,22 @@ def test_factor_of_a_layer_that_takes_none() -> None:
 def test_missing_factor() -> None:
     with pytest.raises(ValidationError, match=r"RandomRotation needs factor: a number, 0\.\.1, or a list"):
         LayerConfig(name="RandomRotation")
+
+
+@pytest.mark.parametrize("layer", [LayerConfig, OnlineLayer])
+def test_a_grey_value_that_nothing_is_filled_with_is_refused(layer: type[Layer]) -> None:
+    with pytest.raises(ValidationError, match="fill_value has an effect only with fill_mode=constant"):
+        layer(name="RandomRotation", factors={"factor": 0.1, "fill_value": 9})
+    assert layer(
+        name="RandomRotation", factors={"factor": 0.1, "fill_mode": "constant", "fill_value": 9}
+    ).factors
+
+
+def test_a_hole_is_filled_with_a_grey_value_by_default() -> None:
+    size: dict[str, object] = {"height_factor": 0.2, "width_factor": 0.2, "fill_value": 9}
+    assert LayerConfig(name="RandomCutout", factors=size).factors == size
+    with pytest.raises(ValidationError, match="fill_value has an effect only with fill_mode=constant"):
+        LayerConfig(name="RandomCutout", factors={**size, "fill_mode": "gaussian_noise"})
 
 
 def test_shear_along_no_axis() -> None:
@@ -98,9 +116,14 @@ def test_table_is_that_of_keras_cv(name: str) -> None:
     from hemaflow.tasks.layers.keras_cv_chain import FILLED
 
     not_offered = {"seed", "bounding_box_format", "segmentation_classes", *FILLED, *FIXED.get(name, ())}
+    parameters = inspect.signature(getattr(keras_cv.layers, name)).parameters
+    for form in KERAS_CV[name].values():
+        if form.only_with:
+            other, values = form.only_with
+            assert (None in values) == (parameters[other].default in values)
     taken = {
         parameter.name: parameter.default is inspect.Parameter.empty
-        for parameter in inspect.signature(getattr(keras_cv.layers, name)).parameters.values()
+        for parameter in parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in not_offered
     }
     assert {factor: form.required for factor, form in KERAS_CV[name].items()} == taken

@@ -131,9 +131,14 @@ NOT_OFFERED = {"seed", "value_range", "bins", "data_format", "bounding_box_forma
 def test_table_is_that_of_keras(name: str) -> None:
     import keras
 
+    parameters = inspect.signature(getattr(keras.layers, name)).parameters
+    for form in ONLINE_LAYERS[name].values():
+        if form.only_with:
+            other, values = form.only_with
+            assert (None in values) == (parameters[other].default in values)
     taken = {
         parameter.name: parameter.default is inspect.Parameter.empty
-        for parameter in inspect.signature(getattr(keras.layers, name)).parameters.values()
+        for parameter in parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in NOT_OFFERED
     }
     known = ONLINE_LAYERS[name]
