@@ -25,6 +25,7 @@ from hemaflow.infra.results.manifest import Manifest, StoredObject
 from hemaflow.tasks.augment.config import AugmentConfig
 from hemaflow.tasks.augment.preview import Example, draw_sheet
 from hemaflow.tasks.augment.shard_plan import Shard, plan_shards, spans
+from hemaflow.tasks.core.facts import AugmentFacts, IngestFacts
 from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
@@ -38,11 +39,11 @@ PREVIEW_COLUMNS = 8
 
 def plan(parents: Parents, config: AugmentConfig) -> list[Shard]:
     """Return the shards to write, in order. Raises DataError where there is nothing to train on."""
-    facts = parents["ingest"].facts
-    num_images = facts["num_examples"]["train"]
+    facts = IngestFacts.of(parents["ingest"])
+    num_images = facts.num_examples["train"]
     if not num_images:
         raise DataError("The training split holds no image.", remedy="Choose other data with --data.")
-    size = record_bytes(facts["image_size_pixels"], len(facts["classes"])) * config.records_per_image
+    size = record_bytes(facts.image_size_pixels, len(facts.classes)) * config.records_per_image
     return plan_shards(num_images, size, config.shard_bytes)
 
 
@@ -75,13 +76,13 @@ def finish(parents: Parents, config: AugmentConfig, draft: Draft, parts: Sequenc
     for part in parts:
         draft.adopt(part)
     draft.put("preview.png", _preview(parents, config, {part.name: part for part in parts}))
-    facts = parents["ingest"].facts
-    return draft.commit(
+    facts = IngestFacts.of(parents["ingest"])
+    return AugmentFacts(
         num_examples=sum(part.num_records for part in parts),
         num_shards=len(parts),
-        image_size_pixels=facts["image_size_pixels"],
-        classes=facts["classes"],
-    )
+        image_size_pixels=facts.image_size_pixels,
+        classes=facts.classes,
+    ).commit(draft)
 
 
 def run(parents: Parents, config: AugmentConfig, draft: Draft) -> Manifest:
@@ -102,9 +103,8 @@ class _Images(NamedTuple):
 
 def _read(parents: Parents, first: int, num: int) -> _Images:
     """Read rows first..first+num-1 of the ingest result's training split."""
-    ingested = parents["ingest"]
-    files = ingested.matching("train-")
-    size, num_classes = ingested.facts["image_size_pixels"], len(ingested.facts["classes"])
+    facts, files = IngestFacts.of(parents["ingest"]), parents["ingest"].matching("train-")
+    size, num_classes = facts.image_size_pixels, len(facts.classes)
     images = _Images([], np.empty((num, size, size, 3), np.uint8), np.empty((num, num_classes), np.float32))
     for span in spans([file.num_records for file in files], first, num):
         records = read_records(parents.path(files[span.file]))
@@ -165,31 +165,30 @@ def _key(*parts: int | str) -> int:
 
 def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObject]) -> bytes:
     """Draw a row for each class: its first images, each with copies beside it, as a PNG."""
-    facts, shards = parents["ingest"].facts, plan(parents, config)
+    facts, shards = IngestFacts.of(parents["ingest"]), plan(parents, config)
     num_shown = min(config.copies, PREVIEW_COLUMNS - 1)
     rows = []
     for name, sources in zip(
-        facts["classes"], _first_of_each_class(parents, PREVIEW_COLUMNS // (1 + num_shown)), strict=True
+        facts.classes, _first_of_each_class(parents, PREVIEW_COLUMNS // (1 + num_shown)), strict=True
     ):
         examples: list[Example] = []
         for place, source in sources:
             examples.append(Example("original", source.image, source.label))
             shard = next(s for s in shards if s.first <= place < s.first + s.num_images)
             wanted = {f"{source.id}#{copy}": copy for copy in range(1, num_shown + 1)}
-            found = _find(parents.path(parts[shard.name]), facts["image_size_pixels"], wanted.keys())
+            found = _find(parents.path(parts[shard.name]), facts.image_size_pixels, wanted.keys())
             copies = ((f"copy {wanted[key]}", found[key]) for key in wanted)
             examples.extend(Example(title, copy.image, copy.label) for title, copy in copies)
         rows.append((name, examples))
-    return draw_sheet(rows, facts["classes"])
+    return draw_sheet(rows, facts.classes)
 
 
 def _first_of_each_class(parents: Parents, num: int) -> list[list[tuple[int, Record]]]:
     """Return the first `num` training images of each class, or those there are, each with its row."""
-    ingested = parents["ingest"]
-    size = ingested.facts["image_size_pixels"]
-    found: list[list[tuple[int, Record]]] = [[] for _ in ingested.facts["classes"]]
-    files = (parents.path(file) for file in ingested.matching("train-"))
-    for place, record in enumerate(read_shards(files, size)):
+    facts = IngestFacts.of(parents["ingest"])
+    found: list[list[tuple[int, Record]]] = [[] for _ in facts.classes]
+    files = (parents.path(file) for file in parents["ingest"].matching("train-"))
+    for place, record in enumerate(read_shards(files, facts.image_size_pixels)):
         sources = found[int(record.label.argmax())]
         if len(sources) < num:
             sources.append((place, record))

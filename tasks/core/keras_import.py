@@ -10,19 +10,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
 
 from hemaflow.infra.results.keras_backend import keras_backend
 
 LOOKED_FOR = ("jax", "matplotlib", "pandas", "sklearn")
 
 
-def load_keras() -> Any:
+def load_keras() -> ModuleType:
     """Import Keras and its backend, and return it; what was hidden from it can be imported afterwards."""
     needed = keras_backend()
     with _hidden([name for name in LOOKED_FOR if name != needed]):
         import keras
-    return keras
+    module: ModuleType = keras
+    return module
 
 
 def reset_keras() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from hemaflow.tasks.records.prefetch import ArrivingShards
 from hemaflow.tasks.records.schema import batched, read_batches
 from hemaflow.tasks.records.tfrecord import read_records
 
-Batch = tuple[NDArray[Any], ...]
+Batch = tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
+"""uint8[B, H, W, 3], float32[B, C] and, where classes are weighed, float32[B]."""
 
 
 def training_batches(

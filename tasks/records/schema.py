@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ def batched(records: Iterable[bytes], image_size_pixels: int, batch_size: int) -
         yield Batch(list(ids), np.stack(images), np.stack(labels))
 
 
-def decode(records: Any, image_size_pixels: int, num_classes: int) -> dict[str, tf.Tensor]:
+def decode(records: tf.Tensor, image_size_pixels: int, num_classes: int) -> dict[str, tf.Tensor]:
     """Decode a batch of records inside tf.data.
 
     Args:

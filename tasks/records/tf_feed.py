@@ -12,8 +12,8 @@ differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def training_batches(
     epoch: int,
     first_step: int = 0,
     class_weights: Sequence[float] = (),
-) -> Any:
+) -> tf.data.Dataset | Iterator[numpy_feed.Batch]:
     """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on.
 
     With `class_weights` (C of them), each batch has float32[B] beside it: the weights of its images, a soft
@@ -93,7 +93,7 @@ def training_batches(
 
 def validation_batches(
     shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
-) -> Any:
+) -> tf.data.Dataset | Iterator[numpy_feed.Batch]:
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     if not _tensorflow():
         return numpy_feed.validation_batches(shards, image_size_pixels, batch_size)

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,13 +27,25 @@ REACH_SECONDS = 20.0
 """How long the host may take to answer at all."""
 
 
+class Example(TypedDict):
+    """One image, as tensorflow-datasets keeps it."""
+
+    image: NDArray[np.generic]
+    label: int
+    index: int
+
+
+Examples = Iterator[tuple[int, Example]]
+"""Key → example."""
+
+
 class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """Peripheral blood cells in eight classes, 17,092 images as published: 11,959 / 1,712 / 3,421."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = ()
 
-    def __init__(self, *, release: Release, manual_file: Path, **arguments: Any) -> None:
+    def __init__(self, *, release: Release, manual_file: Path, **arguments: object) -> None:
         self._release, self._manual_file = release, manual_file
         super().__init__(**arguments)
 
@@ -52,7 +64,7 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             citation="Yang et al., MedMNIST v2, Scientific Data 10, 2023, doi:10.1038/s41597-022-01721-8",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         path = self._manual_file if self._manual_file.is_file() else self._download(dl_manager)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -66,14 +78,14 @@ class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             )
         return {split: self._generate_examples(path, split) for split in SPLITS}
 
-    def _generate_examples(self, path: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, path: Path, split: str) -> Examples:
         with open_zip(path) as archive:
             labels = read_array(archive, f"{split}_labels", path).reshape(-1)
             images = stream_rows(archive, f"{split}_images", path)
             for index, (image, label) in enumerate(zip(images, labels, strict=True)):
                 yield index, {"image": image, "label": int(label), "index": index}
 
-    def _download(self, dl_manager: Any) -> Path:
+    def _download(self, dl_manager: tfds.download.DownloadManager) -> Path:
         try:
             _reach(self._release.url)
             return Path(dl_manager.download(self._release.url))

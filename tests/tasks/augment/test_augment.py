@@ -21,6 +21,7 @@ from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.augment.config import AugmentConfig
 from hemaflow.tasks.augment.stage import finish, plan, run, write
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.layers.keras_cv_table import LAYERS, LayerConfig
 from hemaflow.tasks.layers.own_layers import OWN_LAYERS
@@ -70,10 +71,19 @@ def ingest(store: LocalStore, folder: Path, num_train: int = NUM_TRAIN) -> Paren
         records = (encode(rows[k].id, picture(k), one_hot(k % 3, 3)) for k in range(first, end))
         num = write_records(folder / name, records)
         draft.put_file(name, folder / name, num_records=num)
-    manifest = draft.commit(
-        classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": num_train, "val": 0, "test": 0}
+    return Parents(store, {"ingest": facts_of(num_train).commit(draft)})
+
+
+def facts_of(num_train: int) -> IngestFacts:
+    counts = [len(range(label, num_train, 3)) for label in range(3)]
+    return IngestFacts(
+        classes=list(CLASSES),
+        image_size_pixels=SIZE,
+        num_examples={"train": num_train, "val": 0, "test": 0},
+        class_counts={"train": counts, "val": [0] * 3, "test": [0] * 3},
+        source="pictures",
+        num_findings={},
     )
-    return Parents(store, {"ingest": manifest})
 
 
 @pytest.fixture
@@ -169,7 +179,7 @@ def test_shards_draw_differently(store: LocalStore, tmp_path: Path) -> None:
     write_records(tmp_path / name, same)
     draft.put_file(name, tmp_path / name, num_records=2)
     draft.put("index.csv", write_index(Row(f"cell-{k}", "", 0, "train", "") for k in range(2)))
-    ingested = draft.commit(classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": 2})
+    ingested = facts_of(2).commit(draft)
     config = MIXING.model_copy(update={"shard_bytes": 1024, "keep_original": False, "copies": 1})
     manifest = run(Parents(store, {"ingest": ingested}), config, draft_of(store, "augment"))
     assert manifest.facts["num_shards"] == 2
@@ -327,15 +337,13 @@ def test_finish_needs_every_shard(store: LocalStore, parents: Parents) -> None:
 
 
 def test_nothing_to_augment(store: LocalStore) -> None:
-    ingested = draft_of(store, "ingest").commit(
-        classes=CLASSES, image_size_pixels=SIZE, num_examples={"train": 0}
-    )
+    ingested = facts_of(0).commit(draft_of(store, "ingest"))
     with pytest.raises(DataError, match="training split holds no image"):
         plan(Parents(store, {"ingest": ingested}), AugmentConfig())
 
 
 def test_records_that_end_early(store: LocalStore, parents: Parents, tmp_path: Path) -> None:
-    facts = {**parents["ingest"].facts, "num_examples": {"train": NUM_TRAIN + 5}}
+    facts = facts_of(NUM_TRAIN + 5).model_dump(mode="json")
     longer = Parents(store, {"ingest": parents["ingest"].model_copy(update={"facts": facts})})
     [shard] = plan(longer, AugmentConfig())
     with pytest.raises(StageError, match="training records end too early"):
