@@ -34,6 +34,10 @@ class FittedPictures:
         self._places[ref] = self._file.tell()
         self._file.write(np.ascontiguousarray(pixels).data)
 
+    def __contains__(self, ref: object) -> bool:
+        """Return whether there is a picture of that name."""
+        return ref in self._places
+
     def __getitem__(self, ref: str) -> NDArray[np.uint8]:
         """Return a picture. Raises KeyError."""
         self._file.flush()

@@ -4,7 +4,8 @@ Reads the source that --data names. Writes
 
     index.csv                          one row per image (tasks/records/index.py)
     train-…, val-…, test-….tfrecord    the images in the order of the index (tasks/records/schema.py)
-    findings.json                      everything that was dropped, grouped or ignored, and why
+    findings.json, findings.tfrecord   everything that was dropped, grouped or unusual, and why
+                                       (tasks/ingest/findings.py)
 
 Guarantees: nothing is dropped without a finding; a picture and its near duplicates are in one split, unless
 the source itself has them in two; the same content gives the same bytes, in whatever order it is listed;
@@ -22,7 +23,6 @@ has itself: over the folds, every picture is in the test split once. Folds of th
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections import Counter, defaultdict
@@ -44,6 +44,7 @@ from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig, ResolvedIngestConfig
 from hemaflow.tasks.ingest.content import content_notes
+from hemaflow.tasks.ingest.findings import put_findings
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.reference_set import (
     open_reference,
@@ -106,16 +107,12 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         for split in SPLITS:
             of_split = [row for row in rows if row.split == split]
             _write_split(fitted, of_split, split, len(classes), config, draft, folder / "shard")
+        counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
+        findings += _missing_classes(classes, counts)
+        num_findings = put_findings(findings, fitted, draft, folder / "shard")
     _require_unchanged(parents, config, draft)
-    counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
-    findings += _missing_classes(classes, counts)
     draft.put("index.csv", write_index(rows))
-    found = [finding._asdict() for finding in sorted(findings, key=lambda f: (f.kind, f.items))]
-    draft.put("findings.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
-    num_findings = Counter[str]()
-    for finding in findings:
-        num_findings[finding.kind] += len(finding.items)
-    for kind, count in sorted(num_findings.items()):
+    for kind, count in num_findings.items():
         log.info("%s: %d", kind, count)
     return IngestFacts(
         classes=classes,
@@ -123,7 +120,7 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         num_examples={split: sum(counts[split].values()) for split in SPLITS},
         class_counts={split: [counts[split][k] for k in range(len(classes))] for split in SPLITS},
         source=source.name,
-        num_findings=dict(sorted(num_findings.items())),
+        num_findings=num_findings,
         reference=config.reference_sha256,
     ).commit(draft)
 

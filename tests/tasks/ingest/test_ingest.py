@@ -26,6 +26,7 @@ from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest import reference_set, stage
 from hemaflow.tasks.ingest.cleaning import perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.findings import read_findings, read_pictures
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
 from hemaflow.tasks.records.index import read_index
@@ -519,6 +520,25 @@ def test_unusual_pictures_are_kept_and_listed_together(store: LocalStore, tmp_pa
     }
     kept = {row["source"] for row in index(store, manifest)}
     assert {item for items in kinds.values() for item in items} <= kept
+    shown = read_pictures(store, manifest)
+    assert set(shown) == {item for finding in read_findings(store, manifest) for item in finding.items}
+    pixels = fit(np.asarray(Image.open(root / "platelet" / "noise1.png")), 96, "crop")
+    np.testing.assert_array_equal(shown["platelet/noise1.png"], pixels)
+
+
+def test_a_few_pictures_of_each_kind_of_finding_are_kept(store: LocalStore, tmp_path: Path) -> None:
+    root = cells(tmp_path / "cells", per_class=16)
+    for number in range(12):
+        for copy in range(2):
+            again = root / "basophil" / f"{number:02d} {copy}.png"
+            again.write_bytes((root / "basophil" / f"{number:02d}.png").read_bytes())
+    (root / "platelet" / "text.png").write_text("no picture")
+    manifest = ingest(store, root)
+    assert manifest.facts["num_findings"] == {"exact-duplicate": 24, "unreadable": 1}
+    assert list(read_pictures(store, manifest)) == [f"basophil/{number:02d} 1.png" for number in range(8)]
+    clean = ingest(store, cells(tmp_path / "clean"))
+    assert read_pictures(store, clean) == {}
+    assert clean.matching("findings.tfrecord") == ()
 
 
 def test_a_class_that_no_split_judges_or_trains_on_is_named(
