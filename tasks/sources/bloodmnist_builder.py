@@ -24,7 +24,7 @@ from hemaflow.tasks.sources.archives import open_zip, read_array, stream_rows
 from hemaflow.tasks.sources.bloodmnist_releases import Release
 
 REACH_SECONDS = 20.0
-"""How long the host may take to answer at all."""
+"""Time in which the host must answer."""
 
 
 class Example(TypedDict):
