@@ -13,20 +13,20 @@ COPIED = OnlyWith("copies", words="copies above 0")
 
 
 class AugmentConfig(StageConfig):
-    """How the training split is multiplied."""
+    """How the training split is augmented."""
 
     layers: Annotated[tuple[LayerConfig, ...], COPIED] = ()
     """Layers of keras-cv, applied one after another to each copy."""
     copies: int = Field(default=0, ge=0)
-    """Augmented copies of each image."""
+    """Number of augmented copies of each image."""
     keep_original: bool = True
-    """Whether each image itself is kept beside its copies."""
+    """Whether the unchanged image is kept, in addition to its copies."""
     seed: int = Field(default=0, ge=0)
-    """Seed of all that is drawn."""
+    """Random seed of the augmentation and of the order of the records."""
     shard_bytes: int = Field(default=32 << 20, ge=1 << 10)
-    """Bytes that a shard holds at most; a worker's memory grows with it."""
+    """Largest size of a shard, in bytes; a worker's memory grows with it."""
     batch_size: Annotated[int, Field(ge=2), COPIED] = 64
-    """Images augmented at once: CutMix, MixUp and their like mix within a batch."""
+    """Images in a batch of augmentation; CutMix, MixUp and similar layers mix within a batch."""
 
     @model_validator(mode="after")
     def _gives_records(self) -> Self:
@@ -40,5 +40,5 @@ class AugmentConfig(StageConfig):
 
     @property
     def records_per_image(self) -> int:
-        """How many records each image gives."""
+        """Number of records of each image."""
         return self.copies + self.keep_original

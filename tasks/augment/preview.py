@@ -1,4 +1,4 @@
-"""The preview sheet: training examples as pictures, a row for each class, with what each is labelled."""
+"""The preview sheet: pictures of training examples with their labels, a row for each class."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 TILE_PIXELS = 112
-"""Width and height that every picture is drawn at."""
+"""Width and height of each picture on the sheet."""
 CAPTION_PIXELS = 32
 """Height of the two lines below a picture."""
 NAME_PIXELS = 150
 """Width of the column with the class names."""
 GAP_PIXELS = 8
-"""Between pictures."""
+"""Space between pictures."""
 SHARE_SHOWN = 0.01
-"""A class that has less of a label than this is left out of the caption."""
+"""Smallest share of a label that the caption names."""
 
 
 class Example(NamedTuple):
@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
 
 def draw_sheet(rows: Sequence[tuple[str, Sequence[Example]]], classes: Sequence[str]) -> bytes:
-    """Return the sheet as a PNG; the same examples always give the same bytes.
+    """Return the sheet as a PNG. The same examples always give the same bytes.
 
     Args:
         rows: Each row's name and pictures.

@@ -1,7 +1,7 @@
 """The shard plan: which images of the training split go into which shard. Pure arithmetic, no TensorFlow.
 
-A shard holds a run of neighbouring rows of the index's training split with all their copies. The plan follows
-from counts and sizes alone: who writes a shard, when, and beside how many others does not enter.
+A shard holds neighbouring rows of the index's training split with all their copies. The plan follows from
+counts and sizes alone; it does not depend on which process writes a shard, when, or with how many others.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Shard:
 
     Attributes:
         index: Its place among the shards, from 0.
-        num_shards: How many shards there are.
-        first: The first of its rows, counted within the training split.
-        num_images: How many rows it holds; each gives as many records as the config asks for.
+        num_shards: The number of shards.
+        first: Its first row, counted within the training split.
+        num_images: The number of its rows; each row gives as many records as the config sets.
     """
 
     index: int
@@ -37,7 +37,7 @@ class Shard:
 
 
 class Span(NamedTuple):
-    """A run of records within one of several files that are read one after another."""
+    """Consecutive records of one file, of several files that are read in sequence."""
 
     file: int
     skip: int
@@ -49,11 +49,11 @@ def plan_shards(num_images: int, image_bytes: int, shard_bytes: int) -> list[Sha
 
     Args:
         num_images: Rows of the training split.
-        image_bytes: What one image takes in a shard, all its copies together.
-        shard_bytes: The size to stay under; one image that is larger gets a shard of its own.
+        image_bytes: Size of one image in a shard, all its copies together.
+        shard_bytes: Largest size of a shard; an image that is larger gets a shard of its own.
 
     Returns:
-        The shards in order: every row is in exactly one, and their sizes differ by one image at most.
+        The shards in order. Every row is in exactly one shard; their sizes differ by at most one image.
     """
     most = max(1, shard_bytes // image_bytes)
     num_shards = -(-num_images // most)

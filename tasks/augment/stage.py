@@ -3,9 +3,9 @@
 Reads the ingest result's facts and training records; writes `train-…-of-….tfrecord` (image
 uint8[H, W, 3] in 0..255, label float32[C] that sums to 1, soft after CutMix and its like) and `preview.png`.
 
-Guarantees that a shard's bytes follow from the images, the config and the shard's place in the plan. A shard
-is made serially in one process; parallelism is across shards. Which process makes it, after which others, and
-how many make others meanwhile, changes no byte.
+Guarantees that a shard's bytes follow from the images, the config and the shard's place in the plan. One
+process makes a shard, serially; several processes make several shards. Which process makes which shard, and
+in which order, changes no byte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PREVIEW_COLUMNS = 8
 
 
 def plan(parents: Parents, config: AugmentConfig) -> list[Shard]:
-    """Return the shards to write, in order. Raises DataError where there is nothing to train on."""
+    """Return the shards to write, in order. Raises DataError where the training split is empty."""
     facts = IngestFacts.of(parents["ingest"])
     num_images = facts.num_examples["train"]
     if not num_images:
@@ -48,7 +48,7 @@ def plan(parents: Parents, config: AugmentConfig) -> list[Shard]:
 
 
 def write(parents: Parents, config: AugmentConfig, draft: Draft, shard: Shard) -> StoredObject:
-    """Write one shard and commit it, or return it where it is complete.
+    """Write one shard and commit it; return it unchanged where it is complete.
 
     Peak memory follows from `shard_bytes`, not from the number of images. Raises StoreFull.
     """
@@ -64,7 +64,7 @@ def write(parents: Parents, config: AugmentConfig, draft: Draft, shard: Shard) -
 
 
 def finish(parents: Parents, config: AugmentConfig, draft: Draft, parts: Sequence[StoredObject]) -> Manifest:
-    """Draw the preview sheet and commit the stage, of which `parts` are all the shards."""
+    """Draw the preview sheet and commit the stage; `parts` are all its shards."""
     planned = [shard.name for shard in plan(parents, config)]
     if sorted(part.name for part in parts) != planned:
         raise StageError(
@@ -146,7 +146,7 @@ def _augment(
     config: AugmentConfig,
     shard: Shard,
 ) -> None:
-    """Augment in place those records that are at `places`, batch after batch."""
+    """Augment the records at `places` in place, batch by batch."""
     load_keras()
     layers = tuple(layer.model_dump_json() for layer in config.layers)
     chain = chain_of(layers, config.batch_size, pixels.shape[1], labels.shape[1])
@@ -159,12 +159,12 @@ def _augment(
 
 
 def _key(*parts: int | str) -> int:
-    """Return 63 bits that follow from `parts` alone."""
+    """Return a 63-bit random seed that follows from `parts` alone."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObject]) -> bytes:
-    """Draw a row for each class: its first images, each with copies beside it, as a PNG."""
+    """Return a PNG with a row for each class: its first images, each followed by some of its copies."""
     facts, shards = IngestFacts.of(parents["ingest"]), plan(parents, config)
     num_shown = min(config.copies, PREVIEW_COLUMNS - 1)
     rows = []
@@ -184,7 +184,7 @@ def _preview(parents: Parents, config: AugmentConfig, parts: dict[str, StoredObj
 
 
 def _first_of_each_class(parents: Parents, num: int) -> list[list[tuple[int, Record]]]:
-    """Return the first `num` training images of each class, or those there are, each with its row."""
+    """Return the first `num` training images of each class, or as many as there are, each with its row."""
     facts = IngestFacts.of(parents["ingest"])
     found: list[list[tuple[int, Record]]] = [[] for _ in facts.classes]
     files = (parents.path(file) for file in parents["ingest"].matching("train-"))
@@ -198,6 +198,6 @@ def _first_of_each_class(parents: Parents, num: int) -> list[list[tuple[int, Rec
 
 
 def _find(path: Path, size: int, wanted: Collection[str]) -> dict[str, Record]:
-    """Return the records of a shard that have one of the wanted ids."""
+    """Return the records of a shard with the wanted ids."""
     records = read_shards([path], size) if wanted else ()
     return {record.id: record for record in records if record.id in wanted}

@@ -1,8 +1,8 @@
-"""Loading Keras without what it and TensorFlow merely look for.
+"""Loads Keras without the optional packages that it and TensorFlow import where they are installed.
 
-TensorFlow Lite imports JAX where that is installed, Keras imports scikit-learn, pandas and matplotlib: for
-converters, wrappers, tables and galleries that nothing here uses. With all four installed, on one shared
-x86-64 core: 6.1 seconds and 575 MB instead of 11.0 and 818.
+TensorFlow Lite imports JAX; Keras imports scikit-learn, pandas and matplotlib, for converters, wrappers,
+tables and galleries that nothing here uses. With all four installed, on one shared x86-64 core, loading takes
+6.1 seconds and 575 MB instead of 11.0 and 818.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOOKED_FOR = ("jax", "matplotlib", "pandas", "sklearn")
 
 
 def load_keras() -> ModuleType:
-    """Import Keras and its backend, and return it; what was hidden from it can be imported afterwards."""
+    """Import Keras and its backend, and return it. The hidden packages can be imported afterwards."""
     needed = keras_backend()
     with _hidden([name for name in LOOKED_FOR if name != needed]):
         import keras
@@ -27,7 +27,7 @@ def load_keras() -> ModuleType:
 
 
 def reset_keras() -> None:
-    """Give the next job in this process what a fresh one would have: no names counted, float32.
+    """Reset what a fresh process would have: layer names counted from 0, float32.
 
     Does nothing where Keras is not loaded.
     """
@@ -39,10 +39,10 @@ def reset_keras() -> None:
 
 @contextmanager
 def _hidden(names: list[str]) -> Iterator[None]:
-    """Have packages not be found that are not loaded yet."""
+    """Temporarily hides optional packages from import."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # the import system's own sign for that
+        sys.modules[name] = None  # type: ignore[assignment]  # how the import system marks a package as missing
     try:
         yield
     finally:

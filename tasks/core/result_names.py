@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 RUN = "run:"
-"""How the name of a run's model begins; `run:champion` is that of the champion."""
+"""Prefix of a run's model; `run:champion` is that of the champion."""
 RESULT = "train:"
-"""How the name of a result of train begins."""
+"""Prefix of a result of train."""
 
 
 def check_result(name: str) -> str:
-    """Return the name of a result, or any that is none, of the right form. Raises ValueError."""
+    """Return the name where its form is valid. Raises ValueError."""
     if name.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", name.removeprefix(RESULT)):
         raise ValueError(
             "Expected train: and the whole key of a result, 64 letters (hemaflow show RUN --json), or run: "
@@ -26,5 +21,5 @@ def check_result(name: str) -> str:
 
 
 def result_key(name: str) -> str:
-    """Return the key of the result of train that is named; "" where none is."""
+    """Return the key of the result of train that a name gives; "" for other names."""
     return name.removeprefix(RESULT) if name.startswith(RESULT) else ""

@@ -1,4 +1,4 @@
-"""A folder for files that are on their way to the store."""
+"""A temporary folder for files before they are stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give an empty folder that goes away. Raises StoreFull where what is written to it finds no space."""
+    """Yield an empty folder, and remove it afterwards. Raises StoreFull where the disk is full."""
     with tempfile.TemporaryDirectory(prefix="hemaflow-") as name:
         try:
             yield Path(name).resolve()

@@ -1,4 +1,4 @@
-"""What every stage has in common: a frozen config beside it, and what it is given to work with."""
+"""What all stages share: the base of their configs, and the results that they build on."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class Parents:
     store: Store
     manifests: Mapping[str, Manifest]
     data: str = ""
-    """What --data named; only the first stage reads it, and only its content enters the key."""
+    """The argument of --data; only ingest reads it, and only its content enters the key."""
 
     def path(self, stored: StoredObject) -> Path:
-        """Return a local, read-only file with an object's bytes, checked."""
+        """Return a local, read-only file with the object's bytes, after checking them."""
         return self.store.path(stored.location, stored.sha256)
 
     def __getitem__(self, stage: str) -> Manifest:

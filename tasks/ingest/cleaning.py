@@ -1,7 +1,7 @@
-"""Cleaning: what of a source is not fit to learn from, each finding listed with its items and its reason.
+"""Cleaning: drops pictures that must not be trained on, and lists each with the reason.
 
-Works on the hashes of the pictures, never on the pictures: exact copies share the SHA-256 of their pixels,
-near copies have perceptual hashes a few bits apart.
+Compares hashes, not pictures: exact copies share the SHA-256 of their pixels; the perceptual hashes of near
+copies differ in a few bits.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from hemaflow.tasks.sources.base import Finding
 HASH_SIZE = 16
 """Side of the perceptual hash: 16 × 16 = 256 bits (imagehash.phash)."""
 BLOCK_ROWS = 512
-"""Hashes compared with all others at once; bounds the memory of the comparison."""
+"""Number of hashes that are compared with all hashes at once; bounds the memory."""
 
 
 class Hashed(NamedTuple):
-    """One readable picture: where it is, its class and split, and its hashes."""
+    """A readable picture: its name in the source, class, split and hashes."""
 
     ref: str
     class_name: str
     split: Split | Literal[""]
-    """The split that it is in already; "" where it is to be divided."""
+    """Its split where that is fixed; "" where ingest divides the pictures."""
     sha256: str
     perceptual: NDArray[np.uint64]
     """uint64[4]."""
 
 
 class Cleaned(NamedTuple):
-    """What is left, in order, with the group of each picture, and what was found."""
+    """The pictures that are kept, in order, the group of each, and the findings."""
 
     kept: list[Hashed]
     groups: list[int]
@@ -58,14 +58,14 @@ def clean(
     near_duplicate_bits: int,
     reference: Sequence[Hashed] = (),
 ) -> Cleaned:
-    """Drop contaminants, contradictions and copies; group what is nearly the same.
+    """Drop contaminants, contradictions and copies; group near duplicates.
 
     Args:
-        pictures: The readable pictures, in an order of their own.
-        contaminant_copies: From how many identical copies on a picture is taken for no cell at all.
-        near_duplicate_bits: Up to how many differing bits two perceptual hashes are taken for one picture.
-        reference: Pictures that stay as they are: whatever is one of them, or nearly, or nearly one that
-            nearly is, is dropped.
+        pictures: The readable pictures, in the order of the source.
+        contaminant_copies: Number of identical copies from which a picture counts as a contaminant.
+        near_duplicate_bits: Largest number of bits in which the perceptual hashes of near duplicates differ.
+        reference: The reference set, which is not changed. Drops images that equal, or nearly equal, a
+            reference image (transitively).
     """
     findings: list[Finding] = []
     referred = {picture.sha256: picture for picture in reference}
@@ -88,7 +88,7 @@ def clean(
             reason = f"the same pixels under several labels: {named}"
             findings.append(Finding("conflicting-label", refs, "dropped all", reason))
         else:
-            # A copy in the test split stays there, so that nothing of test is learnt.
+            # The copy in the test split is kept, so that no test picture is trained on.
             first = max(same, key=lambda picture: ("", "train", "val", "test").index(picture.split))
             kept.append(first)
             if len(same) > 1:
@@ -128,7 +128,7 @@ def _exact_reference_duplicate(same: Sequence[Hashed], of: Hashed) -> Finding:
 
 
 def near_groups(hashes: NDArray[np.uint64], max_bits: int) -> list[int]:
-    """Return a group number for each of uint64[N, 4]: connected where hashes differ in `max_bits` at most."""
+    """Return the group of each of uint64[N, 4]; hashes that differ in at most `max_bits` share a group."""
     parent = list(range(len(hashes)))
 
     def root(node: int) -> int:

@@ -26,31 +26,32 @@ class IngestConfig(StageConfig):
     image_size_pixels: Annotated[int, Field(ge=8, le=1024)] = 96
     """Every image is resized to this square: bicubic with antialiasing."""
     fit: Fit = "crop"
-    """What is done with an image that is not square: keep its middle, add black, or distort it."""
+    """How an image that is not square becomes square: crop to its middle, pad with black, or stretch."""
     val_share: Share = 0.15
-    """Share of val, where the source has no split."""
+    """Share of the images in val, where the source has no split."""
     test_share: Annotated[Share, OnlyWith("num_folds", (0,))] = 0.15
-    """Share of test, where the source has no split and there are neither reference nor folds."""
+    """Share of the images in test, where the source has no split and neither reference nor folds are set."""
     num_folds: Annotated[int, Field(ge=0, le=20)] = 0
-    """Of a cross-validation: the pictures are divided into so many folds of equal shares; 0 for none."""
+    """Number of folds of a cross-validation; 0 for none. Folds of the source are used as they are."""
     fold: NonNegativeInt = 0
-    """Which of the folds is test, from 0."""
+    """Number of the fold that is the test split, from 0."""
     reference: str = ""
-    """Where the test split comes from instead: a data source as for --data, or `ingest:KEY`, the test split
-    of that result of ingest in the same store. Empty: from --data."""
+    """Reference set that becomes the test split: a data source as for --data, or `ingest:KEY`, the test split
+    of that result of ingest in the same store. Empty: the test split comes from --data."""
     seed: NonNegativeInt = 0
-    """Of the split or the folds, and of the order of the images."""
+    """Random seed of the split or the folds, and of the order of the images."""
     contaminant_copies: Annotated[int, Field(ge=2)] = 20
-    """From how many identical copies on a picture is taken for no cell. Real duplicates come in twos and
-    threes; the competition's contaminants came in hundreds."""
+    """Number of identical copies from which a picture counts as a contaminant and is dropped. Real duplicates
+    come in twos and threes; the competition's contaminants came in hundreds."""
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 40
-    """Pictures whose 256-bit perceptual hashes differ in so many bits at most are kept in one split.
+    """Largest number of bits in which the 256-bit perceptual hashes of near duplicates differ. Near
+    duplicates stay in one split.
 
     Measured on 11,959 real cells of 96 px: copies saved again as JPEG of quality 40 are at most 14 bits away,
     copies shifted by one pixel at most 38; of two photographs that are not one cell the nearest are 54 apart.
     """
     shard_bytes: PositiveInt = 32 << 20
-    """About how large a shard is."""
+    """Approximate size of a shard, in bytes."""
 
     @field_validator("reference")
     @classmethod

@@ -1,11 +1,11 @@
-"""The reference set: pictures that a test split is made of, whatever else arrives.
+"""The reference set: a fixed test split, which stays the same as new data come in.
 
 Reads a data source as for --data, or the test split of a complete result of ingest in the same store
-(`ingest:KEY`). A model is compared with the one before it on the same pictures only where these stay.
+(`ingest:KEY`). Two models can be compared only on the same pictures.
 
-Guarantees: what tells two reference sets apart is their content (`reference_sha256`), never their path; the
-pictures have names that no picture of a source can have, the same whether they come from the source itself or
-from a result that was made with it; memory does not grow with the number of images, but for their names.
+Guarantees: a reference set is identified by its content (`reference_sha256`), not by its path. Its pictures
+have names that no picture of a source can have, and the same names whether they come from the source or from
+a result that was made with it. Apart from the names, memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hemaflow.tasks.sources.images import Decoded
 from hemaflow.tasks.sources.registry import open_source
 
 RESULT = "ingest:"
-"""How a reference begins that is a result of ingest."""
+"""Prefix of a reference that is a result of ingest."""
 PREFIX = "reference://"
-"""How the names of reference pictures begin. A relative path holds no double slash."""
+"""Prefix of the names of reference pictures. A relative path holds no double slash."""
 
 
 def check_reference(reference: str) -> str:
-    """Return a reference of a known form. Raises ValueError."""
+    """Return the reference where its form is valid. Raises ValueError."""
     if reference.startswith(RESULT) and not re.fullmatch("[0-9a-f]{64}", reference.removeprefix(RESULT)):
         raise ValueError(
             f"Expected ingest: and the whole key of a result, 64 letters (hemaflow show RUN --json). "
@@ -45,14 +45,15 @@ def check_reference(reference: str) -> str:
 
 
 def result_key(reference: str) -> str:
-    """Return the key of the result of ingest that a reference names; "" where it names none."""
+    """Return the key of the result of ingest that a reference names; "" for a data source."""
     return reference.removeprefix(RESULT) if reference.startswith(RESULT) else ""
 
 
 def reference_sha256(reference: str, settings: Settings) -> str:
-    """Return what stands for the content of a reference. Raises DataError where there is none.
+    """Return a digest of the content of a reference: the key of a result, or the digest of a source.
 
-    A result's key does: it is made of all that its content follows from.
+    Raises:
+        DataError: The reference cannot be opened.
     """
     key = result_key(reference)
     if key:
@@ -71,13 +72,13 @@ def reference_sha256(reference: str, settings: Settings) -> str:
 
 
 def absolute(reference: str) -> str:
-    """Return a reference that names the same from any folder."""
+    """Return the reference with an absolute path."""
     path = Path(reference).expanduser()
     return reference if result_key(reference) or not path.exists() else str(path.absolute())
 
 
 def open_reference(reference: str, store: Store, settings: Settings) -> Source:
-    """Return the source of the reference pictures; one without pictures where `reference` is empty.
+    """Return the source of the reference pictures; it is empty where `reference` is.
 
     Raises:
         DataError: There is no such source, or no such result.

@@ -1,4 +1,4 @@
-"""The split: stratified by class, seeded, and never through a group of near duplicates."""
+"""The split: stratified by class, seeded, and without dividing a group of near duplicates."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def split_groups(
 ) -> list[Split]:
     """Return the split of each picture.
 
-    Groups are shuffled within their class (that of their first picture), and go, one after another, to the
-    split that is furthest below its share of that class.
+    Shuffles the groups of each class (a group has the class of its first picture). Then assigns each group,
+    one after another, to the split that is furthest below its share of that class.
 
     Args:
         labels: The class of each picture, from 0.
         groups: The group of each picture; a group is never divided.
         val_share: Share of val, in 0..1.
         test_share: Share of test, in 0..1.
-        seed: Of the shuffle.
+        seed: Random seed of the shuffle.
     """
     shares: dict[Split, float] = {
         "test": test_share,
@@ -47,15 +47,15 @@ def split_fold(
 ) -> list[Split]:
     """Return the split of each picture in a cross-validation: one fold is test, of the rest some is val.
 
-    The folds are divided like splits, in equal shares: every picture is in the test split of exactly one.
+    The folds have equal shares, and each picture is in the test split of exactly one fold.
 
     Args:
         labels: The class of each picture, from 0.
         groups: The group of each picture; a group is never divided.
-        num_folds: How many folds there are, from 2.
-        fold: Which of them is test, from 0.
+        num_folds: The number of folds, from 2.
+        fold: The fold that is the test split, from 0.
         val_share: Share of val among all pictures, in 0..1 − 1/num_folds.
-        seed: Of the shuffles. The same for every fold, or the folds are not those of one division.
+        seed: Random seed of the shuffles. All folds of one division have the same.
     """
     folds = _divide(labels, groups, dict.fromkeys(range(num_folds), 1.0 / num_folds), seed)
     is_test = [own == fold for own in folds]
@@ -77,7 +77,7 @@ def split_rest(
         labels: The class of each picture, from 0.
         groups: The group of each picture; among the rest, a group is never divided.
         is_test: Whether each picture is of the fold that is test.
-        num_folds: How many folds there are, from 2.
+        num_folds: The number of folds, from 2.
         val_share: Share of val among all pictures, in 0..1 − 1/num_folds.
         seed: Random seed of the shuffle.
     """
@@ -98,7 +98,7 @@ def split_rest(
 def _divide(
     labels: Sequence[int], groups: Sequence[int], shares: Mapping[Part, float], seed: int
 ) -> list[Part]:
-    """Return the part of each picture; where parts are as far below their shares, the first is chosen."""
+    """Return the part of each picture; among parts that are equally far below their shares, the first."""
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)

@@ -1,4 +1,4 @@
-"""Bring images in: list, clean, split, and write them as records.
+"""The stage ingest: lists, cleans and splits images, and writes them as records.
 
 Reads the source that --data names. Writes
 
@@ -7,17 +7,17 @@ Reads the source that --data names. Writes
     findings.json, findings.tfrecord   everything that was dropped, grouped or unusual, and why
                                        (tasks/ingest/findings.py)
 
-Guarantees: nothing is dropped without a finding; a picture and its near duplicates are in one split, unless
-the source itself has them in two; the same content gives the same bytes, in whatever order it is listed;
-each picture is decoded once, and memory does not grow with their number, but for their hashes: a scratch file
-keeps them at their final size (tasks/ingest/fitted.py). Images in files need no TensorFlow.
+Guarantees: nothing is dropped without a finding. A picture and its near duplicates are in one split, unless
+the source itself has them in two. The same content gives the same bytes, however it is listed. Each picture
+is decoded once: a scratch file keeps it at its final size (tasks/ingest/fitted.py), so that memory grows only
+with the hashes. Images in files need no TensorFlow.
 
-With a reference set (tasks/ingest/reference_set.py), the test split is that set, whatever the source holds:
-what of the source is a picture of it, or nearly, is dropped, and the rest is divided into train and val. A
-split `test` of the source's own becomes val: somebody held it out, and it is not learnt from.
+With a reference set (tasks/ingest/reference_set.py), that set is the test split. Pictures of the source that
+equal, or nearly equal, one of its pictures are dropped, and the others are divided into train and val. A
+split `test` of the source becomes val: it was held out, so it is not trained on.
 
-In a cross-validation (num_folds), the test split is one fold of all the pictures, whatever splits the source
-has itself: over the folds, every picture is in the test split once. Folds of the source's own are used.
+In a cross-validation (num_folds), the test split is one fold of all pictures; splits of the source do not
+count, folds of the source are used. Over the folds, every picture is in the test split once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from hemaflow.tasks.sources.registry import open_source
 log = logging.getLogger(__name__)
 
 CHUNK_IMAGES = 256
-"""Images under way at once between reading and hashing; bounds the memory."""
+"""Images that are decoded and hashed at once; bounds the memory."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -126,7 +126,7 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
 
 
 def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> None:
-    """Raise StageError where what was read is not what the key of this result was made of."""
+    """Raise StageError where the data changed after the key of this result was made."""
     settings = current_settings()
     with open_source(parents.data, settings) as source:
         present = source.content_digest()
@@ -162,7 +162,7 @@ def _require_folds(scan: Scan, name: str, config: IngestConfig) -> None:
     if not num_folds or config.reference or config.num_folds == num_folds:
         return
     raise ConfigError(
-        f"The data is divided into {num_folds} folds, and it is not said which of them is the test split.",
+        f"The data is divided into {num_folds} folds, and the config does not say which is the test split.",
         expected=f"ingest.num_folds={num_folds} and ingest.fold from 0 to {num_folds - 1}",
         received=f"ingest.num_folds={config.num_folds}",
         where=name,
@@ -173,10 +173,10 @@ def _require_folds(scan: Scan, name: str, config: IngestConfig) -> None:
 
 
 def _with_split(item: Item, config: IngestConfig) -> Item:
-    """Return a picture with the split that it is in whatever the others are, if any.
+    """Return a picture with the split that is fixed before the pictures are divided; "" where none is.
 
-    In a cross-validation that is test for the fold of the source that is tested, and splits of the source do
-    not count. With a reference set, what the source has in test is val.
+    In a cross-validation, the tested fold of the source is test, and splits of the source do not count. With
+    a reference set, the source's test split is val.
     """
     if config.num_folds:
         return item._replace(split="test" if item.fold == config.fold else "")
@@ -195,10 +195,10 @@ def _clean(pictures: Sequence[Hashed], config: IngestConfig, reference: Sequence
 def _read_all(
     source: Source, items: Sequence[Item], config: IngestConfig, fitted: FittedPictures, draft: Draft
 ) -> tuple[list[Hashed], list[Finding]]:
-    """Decode every picture, once; keep those that can be read in `fitted`.
+    """Decode every picture once, and put those that can be read into `fitted`.
 
     Returns:
-        Their hashes, in order, and findings of what is unreadable or unusual.
+        The hashes of those, in order, and findings of pictures that are unreadable or unusual.
     """
 
     def examine(item: Item) -> tuple[Item, Examined | Note]:
@@ -225,7 +225,7 @@ def _read_all(
 
 
 def _in_order(function: Callable[[Given], Made], items: Sequence[Given]) -> Iterator[Made]:
-    """Map over threads, in order, a bounded number at a time."""
+    """Map a function over items in threads; yield results in order, with a bounded number in memory."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for start in range(0, len(items), CHUNK_IMAGES):
             yield from pool.map(function, items[start : start + CHUNK_IMAGES])
@@ -234,7 +234,7 @@ def _in_order(function: Callable[[Given], Made], items: Sequence[Given]) -> Iter
 def _rows(
     cleaned: Cleaned, reference: Sequence[Hashed], classes: Sequence[str], config: IngestConfig
 ) -> list[Row]:
-    """Return the index: every picture with its split, each split in a shuffled order of its own."""
+    """Return the index: the pictures of each split in a shuffled order."""
     labels = [classes.index(picture.class_name) for picture in cleaned.kept]
     splits = _splits(cleaned, labels, config)
     rows = [
@@ -254,7 +254,7 @@ def _rows(
 
 
 def _splits(cleaned: Cleaned, labels: Sequence[int], config: IngestConfig) -> Sequence[Split]:
-    """Return the split of each picture that is left."""
+    """Return the split of each picture that is kept."""
     own = [picture.split for picture in cleaned.kept if picture.split]
     if len(own) == len(labels):
         return own
@@ -279,7 +279,7 @@ def _write_split(
     draft: Draft,
     path: Path,
 ) -> None:
-    """Write the shards of a split, one after another over the same local file."""
+    """Write the shards of a split, each through the same local file."""
     per_shard = max(1, config.shard_bytes // record_bytes(config.image_size_pixels, num_classes))
     num_shards = -(-len(rows) // per_shard)
     for number in range(num_shards):

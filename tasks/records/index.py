@@ -1,8 +1,8 @@
 """The index of an ingested data set: one row per image, in the order of the records.
 
-`index.csv` has the columns id, sha256, label, split, source. `id` is unique; `sha256` is that of the pixels
-(uint8[H, W, 3], row by row, after resizing); `label` counts from 0 in the order of the manifest's `classes`;
-`split` is train, val or test; `source` is the file or row it came from, relative to the source.
+`index.csv` has the columns id, sha256, label, split, source. `id` is unique. `sha256` is that of the pixels
+(uint8[H, W, 3], row by row, after resizing). `label` counts from 0 in the order of the manifest's `classes`.
+`split` is train, val or test. `source` is the file or row that the image came from, relative to the source.
 The k-th row of a split is the k-th record of that split's shards.
 """
 

@@ -1,7 +1,7 @@
 """The training feed without TensorFlow: what `tasks/records/tf_feed.py` does, as generators of numpy arrays.
 
-For Keras backends that take such (jax). The order is another than that of tf.data, but as much a function of
-seed and epoch alone; memory is as bounded.
+For Keras backends that take generators (jax). The order differs from that of tf.data; it too follows from
+seed and epoch alone, and memory is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.schema import batched, read_batches
 from hemaflow.tasks.records.tfrecord import read_records
 
@@ -21,7 +21,7 @@ Batch = tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
 
 
 def training_batches(
-    shards: ArrivingShards,
+    shards: PrefetchedShards,
     image_size_pixels: int,
     *,
     batch_size: int,
@@ -43,7 +43,7 @@ def training_batches(
         yield (batch.images, batch.labels, *weights)
 
 
-def validation_batches(shards: ArrivingShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
+def validation_batches(shards: PrefetchedShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
     """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     shards.fetch(range(len(shards)))
     paths = (shards.path(place) for place in range(len(shards)))

@@ -1,7 +1,7 @@
-"""The table of what a model says of each image of a split: evaluate writes it, and what comes later reads it.
+"""The table of a model's probabilities for each image of a split: evaluate writes it, later stages read it.
 
-The columns are id, label, and for each class in label order prob_… of the image as it is, tta_… averaged over
-the views.
+The columns are id, label, and for each class, in label order, prob_… (the unchanged image) and tta_…
+(averaged over the views).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from hemaflow.tasks.records.table import read_table, write_table
 
 
 class Reported(NamedTuple):
-    """What evaluate wrote of a split, plain or averaged over the views."""
+    """A model's probabilities for a split, of unchanged images or averaged over the views."""
 
     ids: list[str]
     labels: NDArray[np.int64]
-    """[N], the true ones."""
+    """int64[N], the true labels."""
     probabilities: NDArray[np.float64]
-    """[N, C]."""
+    """float64[N, C] in 0..1."""
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -41,10 +41,10 @@ def write_predictions(
     """Return predictions as CSV; nine digits give every float32 back exactly.
 
     Args:
-        ids: N of them.
-        labels: [N], the true ones.
-        plain: [N, C], probabilities of the image as it is.
-        averaged: [N, C], averaged over the views.
+        ids: The ids of N images.
+        labels: int64[N], the true labels.
+        plain: float32[N, C], probabilities of the unchanged images.
+        averaged: float32[N, C], probabilities averaged over the views.
     """
     numbers = range(plain.shape[1])
     header = ["id", "label", *(f"prob_{k}" for k in numbers), *(f"tta_{k}" for k in numbers)]
@@ -56,10 +56,10 @@ def write_predictions(
 
 
 def read_predictions(data: bytes, num_classes: int, *, tta: bool) -> Reported:
-    """Return what `write_predictions` wrote: of the image as it is, or averaged over the views.
+    """Return the predictions of `write_predictions`, of unchanged images or averaged over the views (`tta`).
 
     Raises:
-        StageError: It is no such table, or of other classes.
+        StageError: The table has another form, or another number of classes.
     """
     header, *rows = read_table(data)
     prefix = "tta_" if tta else "prob_"

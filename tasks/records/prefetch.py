@@ -1,4 +1,4 @@
-"""Shards of a store as local files, which arrive in the background in the order in which they are read."""
+"""Shards of a store as local files, fetched in the background in the order in which they are read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.tasks.core.stage import Parents
 
 FETCHED_AT_ONCE = 4
+"""Downloads that run in parallel; a shard is about 32 MB."""
 
 
-class ArrivingShards:
-    """Local files of stored shards: reading begins with the first while the rest arrive.
+class PrefetchedShards:
+    """Local files of stored shards: reading begins with the first while the others are fetched.
 
     Args:
-        parents: What the shards belong to.
-        shards: The shards; places in this sequence are what the methods take.
+        parents: The results that the shards belong to.
+        shards: The shards. The methods take places in this sequence.
     """
 
     def __init__(self, parents: Parents, shards: Sequence[StoredObject]) -> None:
@@ -29,7 +30,7 @@ class ArrivingShards:
         return len(self._shards)
 
     def fetch(self, order: Iterable[int]) -> None:
-        """Begin to fetch what is not here yet, in that order."""
+        """Begin to fetch, in that order, the shards that are not local yet."""
         wanted = [place for place in order if place not in self._files]
         pool = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="fetch")
         for place in wanted:
@@ -37,16 +38,16 @@ class ArrivingShards:
         pool.shutdown(wait=False)
 
     def path(self, place: int) -> Path:
-        """Wait for a shard that is being fetched, and return its file.
+        """Wait for a shard, and return its local file.
 
         Raises:
-            ObjectMissing: The store does not have it any more.
-            ObjectAltered: Its bytes are not those that were recorded.
+            ObjectMissing: The store no longer has it.
+            ObjectAltered: Its bytes differ from those that were recorded.
         """
         return self._files[int(place)].result()
 
     def raise_failure(self) -> None:
-        """Raise what kept a shard from arriving, if anything did: TensorFlow tells only of a failed op."""
+        """Raise the error that stopped a fetch, if any: TensorFlow itself reports only that an op failed."""
         for file in self._files.values():
             if file.done() and (failure := file.exception()):
                 raise failure

@@ -1,4 +1,4 @@
-"""The schema of records: encode beside parse and decode, for every stage that writes or reads them.
+"""The schema of records: how every stage encodes, parses and decodes them.
 
 A record is a tf.train.Example (tasks/records/tfrecord.py) of one image with its label distribution:
 
@@ -6,8 +6,8 @@ A record is a tf.train.Example (tasks/records/tfrecord.py) of one image with its
     image   bytes      the pixels, uint8[H, W, 3], row by row
     label   float32[C] a distribution over the classes: one-hot, or soft after CutMix/MixUp
 
-H, W and C are facts of the manifest (`image_size_pixels`, `classes`), not of each record. The fast feed of
-training decodes with TensorFlow; all else does without.
+H, W and C are facts of the manifest (`image_size_pixels`, `classes`), not of each record. The feed of
+training decodes with TensorFlow; every other reader parses without it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def shard_name(split: str, index: int, num_shards: int) -> str:
 
 
 def record_bytes(image_size_pixels: int, num_classes: int) -> int:
-    """Return about how many bytes a record takes: pixels, label, and ~100 bytes of names and framing."""
+    """Return the approximate size of a record: pixels, label, and 100 bytes of names and framing."""
     return image_size_pixels * image_size_pixels * 3 + 4 * num_classes + 100
 
 
@@ -86,12 +86,12 @@ def read_shards(paths: Iterable[Path], image_size_pixels: int) -> Iterator[Recor
 
 
 def read_batches(paths: Iterable[Path], image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
-    """Yield the records of TFRecord files in batches, in their order, the last as large as it comes."""
+    """Yield the records of TFRecord files in batches, in their order; the last batch may be smaller."""
     yield from batched((r for path in paths for r in read_records(path)), image_size_pixels, batch_size)
 
 
 def batched(records: Iterable[bytes], image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
-    """Yield records in batches, in their order, the last as large as it comes."""
+    """Yield records in batches, in their order; the last batch may be smaller."""
     source = iter(records)
     while parsed := [parse(record, image_size_pixels) for record in islice(source, batch_size)]:
         ids, images, labels = zip(*parsed, strict=True)

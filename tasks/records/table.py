@@ -1,4 +1,4 @@
-"""Tables as CSV (RFC 4180, lines end in \\n): what is written is read back as it was, whatever is in it."""
+"""Tables as CSV (RFC 4180, lines end in \\n): any text is read back as it was written."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The training feed: shards to shuffled batches, in bounded memory, the same for the same seed and epoch.
 
-Shards are opened in an order of the epoch's own, a few at a time, as soon as they have arrived, and their
-records mixed in a buffer of bounded size. A feed begun at step k gives what the whole feed gives from step k
-on.
+Each epoch opens the shards in another order, a few at a time, as soon as they are local, and mixes their
+records in a buffer of bounded size. A feed that begins at step k yields what the whole feed yields from step
+k on.
 
-Under Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead; under any other it is a
-generator of numpy arrays (tasks/records/numpy_feed.py), and TensorFlow need not be installed. Their orders
-differ.
+With Keras' tensorflow backend a feed is a tf.data.Dataset, which reads ahead. With any other backend it is a
+generator of numpy arrays (tasks/records/numpy_feed.py), and TensorFlow need not be installed. The two yield
+the records in different orders.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hemaflow.tasks.records import numpy_feed
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.schema import decode
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 VAL_BATCH_SIZE = 256
-"""Images at once where nothing is learnt from them."""
+"""Images in a batch of validation, where no gradients take memory."""
 INTERLEAVED_SHARDS = 4
 """Shards read at once: enough to mix, few enough to stay sequential on a disk."""
 
@@ -36,7 +36,7 @@ def num_steps(num_records: int, batch_size: int) -> int:
 
 
 def training_batches(
-    shards: ArrivingShards,
+    shards: PrefetchedShards,
     image_size_pixels: int,
     num_classes: int,
     *,
@@ -49,8 +49,8 @@ def training_batches(
 ) -> tf.data.Dataset | Iterator[numpy_feed.Batch]:
     """Return one epoch of (uint8[B, H, W, 3], float32[B, C]) from `first_step` on.
 
-    With `class_weights` (C of them), each batch has float32[B] beside it: the weights of its images, a soft
-    label's by its shares.
+    With `class_weights` (C of them), each batch also has float32[B], the weights of its images; that of a
+    soft label is the mean of the class weights by its shares.
     """
     if not _tensorflow():
         return numpy_feed.training_batches(
@@ -92,7 +92,7 @@ def training_batches(
 
 
 def validation_batches(
-    shards: ArrivingShards, image_size_pixels: int, num_classes: int, batch_size: int
+    shards: PrefetchedShards, image_size_pixels: int, num_classes: int, batch_size: int
 ) -> tf.data.Dataset | Iterator[numpy_feed.Batch]:
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     if not _tensorflow():

@@ -1,7 +1,8 @@
 """TFRecord files and tf.train.Example messages without TensorFlow, whose import takes ten seconds.
 
-Writes the bytes that TensorFlow writes, checksums included, and reads those, no other example: lists of bytes
-and of packed float32. Checksums are not compared: the store held the whole file against its SHA-256.
+Writes the bytes that TensorFlow writes, checksums included, and reads examples of that form only: lists of
+bytes and of packed float32. Checksums are not compared, because the store compares the SHA-256 of the whole
+file.
 
 Framing: uint64 length, uint32 CRC of the length, data, uint32 CRC of the data, all little-endian, each CRC a
 masked CRC-32C (tensorflow.org/tutorials/load_data/tfrecord). Messages:
@@ -25,11 +26,11 @@ Features = Mapping[str, bytes | NDArray[np.float32]]
 
 _BYTES_LIST, _FLOAT_LIST = 1, 2
 _MASK_DELTA = 0xA282EAD8
-"""Of the masking (tensorflow.org/tutorials/load_data/tfrecord)."""
+"""Constant of the checksum's masking (tensorflow.org/tutorials/load_data/tfrecord)."""
 
 
 class Place(NamedTuple):
-    """Where one record lies."""
+    """The position of one record."""
 
     path: Path
     offset_bytes: int
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 
 
 def record_places(path: Path) -> Iterator[Place]:
-    """Yield where the records of a TFRecord file lie, in order; of the file only their lengths are read."""
+    """Yield the positions of the records of a TFRecord file, in order; reads only their lengths."""
     with path.open("rb") as file:
         while header := file.read(12):
             (size_bytes,) = struct.unpack("<Q", header[:8])
@@ -106,7 +107,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Return a field that is delimited by its length."""
+    """Return a field that is preceded by its length."""
     return _varint_of(number << 3 | 2) + _varint_of(len(content)) + content
 
 
@@ -119,7 +120,7 @@ def _varint_of(value: int) -> bytes:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield the number and the content of each field; all of ours are delimited by their length."""
+    """Yield the number and the content of each field; every field here is preceded by its length."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)

@@ -1,7 +1,7 @@
-"""Zip archives and the arrays of an npz, read without trust.
+"""Zip archives and the arrays of an npz, which may be damaged or malicious.
 
-Nothing is unpickled, nothing is unpacked next to other files, and nothing is decompressed beyond what it
-declares and what a true file could hold.
+Nothing is unpickled, nothing is written next to other files, and nothing is decompressed beyond its declared
+size or beyond what deflate can compress.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hemaflow.infra.errors import DataError
 
 MAX_ARRAY_BYTES = 64 << 30
-"""The largest array in an npz that is unpacked: two million images of 96 px, squared."""
+"""Size of the largest array that is unpacked: about two million images of 96 × 96 pixels."""
 MAX_RATIO = 1100
 """The most that deflate can compress is 1032 to 1 (zlib's technical details); more is a forged header."""
 BROKEN_ZIP = (
@@ -42,7 +42,7 @@ BROKEN_ZIP = (
 
 
 class Header(NamedTuple):
-    """What an array in an npz declares to be."""
+    """Shape and type that an array in an npz declares."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -110,7 +110,7 @@ def read_array(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.ge
 
 
 def stream_rows(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[NDArray[np.generic]]:
-    """Yield the rows of an array of an npz, one after another: in bounded memory. Raises DataError."""
+    """Yield the rows of an array of an npz, one at a time in memory. Raises DataError."""
     header = array_header(archive, name, path)
     shape = header.shape[1:]
     num_bytes = int(np.prod(shape, dtype=object)) * header.dtype.itemsize
@@ -136,14 +136,14 @@ def _read_header(file: IO[bytes]) -> tuple[Header, int]:
     except Exception as error:  # numpy evaluates the header as Python text, which fails in many ways
         raise ValueError(f"the header of an array cannot be read: {error}") from error
     if any(type(length) is not int or length < 0 for length in shape):
-        raise ValueError(f"an array is said to be of shape {shape}")
+        raise ValueError(f"an array declares the shape {shape}")
     if fortran_order:
         raise ValueError("the array is in Fortran order; save it with numpy.ascontiguousarray")
     return Header(shape, dtype), file.tell()
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open an archive to read. Raises DataError where it is cut off or none."""
+    """Open an archive for reading. Raises DataError where it is cut off or no zip."""
     try:
         return zipfile.ZipFile(path)
     except BROKEN_ZIP as error:
@@ -161,7 +161,7 @@ def broken_archive(path: Path, error: Exception) -> DataError:
 
 
 def undated_entry(name: str) -> zipfile.ZipInfo:
-    """Return a zip's entry for a file that depends on nothing but its name."""
+    """Return a zip entry that depends on the file's name alone: equal files give equal zips."""
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # the first moment that a zip can name
     entry.create_system = 3  # Unix, whatever wrote it
     entry.external_attr = (stat.S_IFREG | 0o644) << 16

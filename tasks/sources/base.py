@@ -16,7 +16,7 @@ from hemaflow.tasks.sources.images import Decoded
 
 
 class Finding(NamedTuple):
-    """Something that was found in a source, and what was done about it."""
+    """Something unusual in a source, and what was done about it."""
 
     kind: str
     items: list[str]
@@ -67,7 +67,7 @@ class Source(ABC):
 
     @abstractmethod
     def content_digest(self) -> str:
-        """Return a SHA-256 that changes with the content; without TensorFlow, in bounded memory."""
+        """Return a SHA-256 that changes with the content. Needs no TensorFlow and bounded memory."""
 
     @abstractmethod
     def scan(self) -> Scan:
@@ -88,14 +88,14 @@ class Source(ABC):
         return Decoded(self.read(ref))
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
-        """Let go of what is held open."""
+        """Close the files that are open."""
 
     def __enter__(self) -> Source:
         """Use the source."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of what is held open."""
+        """Close the files that are open."""
         self.close()
 
 

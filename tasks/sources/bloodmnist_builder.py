@@ -24,7 +24,19 @@ from hemaflow.tasks.sources.archives import open_zip, read_array, stream_rows
 from hemaflow.tasks.sources.bloodmnist_releases import Release
 
 REACH_SECONDS = 20.0
-"""How long the host may take to answer at all."""
+"""Time in which the host must answer."""
+
+
+class Example(TypedDict):
+    """One image, as tensorflow-datasets keeps it."""
+
+    image: NDArray[np.generic]
+    label: int
+    index: int
+
+
+Examples = Iterator[tuple[int, Example]]
+"""Key → example."""
 
 
 class Example(TypedDict):

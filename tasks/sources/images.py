@@ -1,7 +1,7 @@
 """Image files to pixels: decoded without harm, and brought to one size.
 
-Nothing is decompressed beyond MAX_IMAGE_PIXELS. A file that cannot be decoded raises Unreadable, whatever is
-wrong with it; what is done to one that can be is told in notes.
+Nothing is decompressed beyond MAX_IMAGE_PIXELS. Any file that cannot be decoded raises Unreadable. Notes tell
+what is unusual about a file that can.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 Fit = Literal["crop", "pad", "stretch"]
-"""What is done with a picture that is not square: keep its middle, add black, or distort it."""
+"""How a picture that is not square becomes square: crop to its middle, pad with black, or stretch."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 MAX_IMAGE_PIXELS = 50_000_000
-"""Larger than any camera of a microscope; a picture that declares more is refused unopened."""
+"""Larger than any camera of a microscope; a picture that declares more is not decompressed."""
 CAMERA_BITS = (8, 10, 12, 14, 16)
 """Bits that cameras give each value; files keep more than 8 in 16."""
 
@@ -111,7 +111,7 @@ def _decode(file: IO[bytes]) -> Decoded:
 
 
 def _rotation(image: Image.Image) -> tuple[Image.Transpose | None, tuple[Note, ...]]:
-    """Return how a picture is brought upright; None where it is, or where that cannot be told."""
+    """Return the transposition that brings a picture upright; None where none is needed or readable."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return _UPRIGHT.get(orientation), ()
@@ -133,7 +133,7 @@ def _of_deep_grey(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]:
 def _of_deep_colour(
     image: Image.Image, file: IO[bytes], lower_bytes: str
 ) -> tuple[Image.Image, tuple[Note, ...]]:
-    """Return a picture of 16 bits a channel with 8, given it with the upper bytes."""
+    """Return a picture of 16 bits a channel with 8 bits; `image` holds the upper bytes."""
     upper = np.asarray(image).astype(np.uint16)
     if upper[..., :3].max() >> (CAMERA_BITS[-2] - 8):
         return image, ()
@@ -162,9 +162,8 @@ def fit(pixels: NDArray[np.uint8], size_pixels: int, method: Fit) -> NDArray[np.
     """Return a picture as uint8[S, S, 3].
 
     Args:
-        pixels: uint8[h, w, 3].
-        size_pixels: S.
-        method: What is done with a picture that is not square. Then it is resized, bicubic with antialiasing.
+        pixels: uint8[h, w, 3]. size_pixels: S. method: How a picture that is not square becomes square. Then
+        it is resized, bicubic with antialiasing.
     """
     if pixels.shape[:2] == (size_pixels, size_pixels):
         return pixels

@@ -180,7 +180,7 @@ def _unusual_splits(folders: set[str]) -> tuple[Finding, ...]:
 
 
 def _require_plain_folds(tops: set[str], seconds: set[str], name: str) -> None:
-    """Raise DataError where it cannot be told what the folders of folds mean."""
+    """Raise DataError where the folders of folds have no single meaning."""
     if len({_fold_number(top) for top in tops}) < len(tops):
         raise DataError(
             "Two folders are of the same fold.",
@@ -191,7 +191,7 @@ def _require_plain_folds(tops: set[str], seconds: set[str], name: str) -> None:
         )
     if any(split_of(second) for second in seconds):
         raise DataError(
-            "The folders of folds hold folders of splits: it is not said which fold is meant.",
+            "The folders of folds hold folders of splits, so that one fold must be chosen.",
             expected="one fold, or folds that hold the folders of the classes",
             received=f"{_listed(tops)}, each with {_listed(seconds)}",
             where=name,
@@ -203,7 +203,7 @@ def _mixed(splits: set[str], others: set[str], name: str) -> DataError:
     return DataError(
         "Some folders are splits and others are not.",
         expected="folders of splits only (train, val, test), or folders of classes only",
-        received=f"{_listed(splits)} beside {_listed(others)}",
+        received=f"splits {_listed(splits)}, others {_listed(others)}",
         where=name,
         remedy="Move the others out of this folder; or, if all of them are classes, rename those that are "
         "called like splits.",

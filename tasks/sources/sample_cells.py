@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NUM_PER_CLASS = 60
 SIZE_PIXELS = 96
 SUPERSAMPLING = 3
-"""Drawn this many times larger and then reduced, for smooth edges."""
+"""Factor by which cells are drawn larger and then reduced, for smooth edges."""
 
 Colour = tuple[int, int, int]
 

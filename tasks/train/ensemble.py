@@ -19,7 +19,7 @@ from hemaflow.tasks.core.facts import IngestFacts, TrainFacts
 from hemaflow.tasks.core.result_names import result_key
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.model.ensembles import average
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tf_feed import VAL_BATCH_SIZE, validation_batches
 from hemaflow.tasks.train.initial_weights import stored_model
 
@@ -54,7 +54,7 @@ def validate(model: keras.Model, parents: Parents) -> float | None:
     facts = IngestFacts.of(ingest)
     if not facts.num_examples["val"]:
         return None
-    shards = ArrivingShards(parents, ingest.matching("val-"))
+    shards = PrefetchedShards(parents, ingest.matching("val-"))
     size, num_classes = facts.image_size_pixels, len(facts.classes)
     metric = keras.metrics.CategoricalAccuracy()
     batches = validation_batches(shards, size, num_classes, VAL_BATCH_SIZE)

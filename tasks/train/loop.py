@@ -20,7 +20,7 @@ from hemaflow.infra.errors import Interrupted, StageError
 from hemaflow.tasks.core.facts import AugmentFacts, IngestFacts
 from hemaflow.tasks.model.backbones import BACKBONES
 from hemaflow.tasks.model.network import assemble, layer_index, unfreeze
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tf_feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
 from hemaflow.tasks.train import checkpoint
 from hemaflow.tasks.train.checkpoint import EpochRow, Position
@@ -59,8 +59,8 @@ class Fitting:
         images = IngestFacts.of(ingest)
         self.config, self.draft, self.store = config, draft, parents.store
         self.image_pixels, self.classes = images.image_size_pixels, images.classes
-        self.train_shards = ArrivingShards(parents, augment.matching("train-"))
-        self.val_shards = ArrivingShards(parents, ingest.matching("val-"))
+        self.train_shards = PrefetchedShards(parents, augment.matching("train-"))
+        self.val_shards = PrefetchedShards(parents, ingest.matching("val-"))
         self.num_examples = AugmentFacts.of(augment).num_examples
         self.num_val = images.num_examples["val"]
         self.phases: list[tuple[str, TransferConfig | FineTuningConfig]] = [

@@ -15,36 +15,36 @@ from helpers.pictures import SIZE, parents
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.records import schema, tf_feed
 from hemaflow.tasks.records.numpy_feed import training_batches, validation_batches
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tfrecord import read_records, record_places, write_records
 
 
 @pytest.fixture
-def shards(store: LocalStore) -> ArrivingShards:
+def shards(store: LocalStore) -> PrefetchedShards:
     results = parents(store, num_train=50)
-    return ArrivingShards(results, results["augment"].matching("train-"))
+    return PrefetchedShards(results, results["augment"].matching("train-"))
 
 
-def batches(shards: ArrivingShards, **changes: Any) -> list[tuple[Any, ...]]:
+def batches(shards: PrefetchedShards, **changes: Any) -> list[tuple[Any, ...]]:
     arguments: dict[str, Any] = {"batch_size": 8, "shuffle_buffer_images": 20, "seed": 1, "epoch": 0}
     return list(training_batches(shards, SIZE, interleaved_shards=2, **(arguments | changes)))
 
 
-def images(shards: ArrivingShards, **changes: Any) -> list[bytes]:
+def images(shards: PrefetchedShards, **changes: Any) -> list[bytes]:
     return [batch[0].tobytes() for batch in batches(shards, **changes)]
 
 
-def test_an_epoch_is_a_function_of_seed_and_epoch(shards: ArrivingShards) -> None:
+def test_an_epoch_is_a_function_of_seed_and_epoch(shards: PrefetchedShards) -> None:
     assert images(shards) == images(shards)
     assert images(shards) != images(shards, epoch=1)
     assert images(shards) != images(shards, seed=2)
 
 
-def test_a_feed_begun_later_gives_the_rest(shards: ArrivingShards) -> None:
+def test_a_feed_begun_later_gives_the_rest(shards: PrefetchedShards) -> None:
     assert images(shards, first_step=4) == images(shards)[4:]
 
 
-def test_every_image_comes_once_with_its_label_and_mixed(shards: ArrivingShards) -> None:
+def test_every_image_comes_once_with_its_label_and_mixed(shards: PrefetchedShards) -> None:
     found = batches(shards, class_weights=(0.5, 1.0, 4.0))
     assert [len(batch[0]) for batch in found] == [8] * 6 + [2]
     pixels, labels, weights = (np.concatenate([batch[part] for batch in found]) for part in range(3))
@@ -59,7 +59,7 @@ def test_every_image_comes_once_with_its_label_and_mixed(shards: ArrivingShards)
 @pytest.mark.slow
 def test_validation_is_that_of_tensorflow(store: LocalStore) -> None:
     results = parents(store)
-    shards = ArrivingShards(results, results["ingest"].matching("val-"))
+    shards = PrefetchedShards(results, results["ingest"].matching("val-"))
     ours, theirs = validation_batches(shards, SIZE, 8), tf_feed.validation_batches(shards, SIZE, 3, 8)
     for (pixels, labels), (other_pixels, other_labels) in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(pixels, other_pixels)
@@ -162,12 +162,12 @@ import pickle, sys
 from pathlib import Path
 import hemaflow.tasks.train.stage
 from hemaflow.infra.store.local import LocalStore
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.numpy_feed import training_batches
 from hemaflow.tasks.core.stage import Parents
 root, manifests = sys.argv[1:]
 parents = Parents(LocalStore(Path(root)), pickle.loads(Path(manifests).read_bytes()))
-shards = ArrivingShards(parents, parents["augment"].matching("train-"))
+shards = PrefetchedShards(parents, parents["augment"].matching("train-"))
 feed = training_batches(
     shards, 24, batch_size=16, shuffle_buffer_images=9, interleaved_shards=4, seed=1, epoch=0
 )

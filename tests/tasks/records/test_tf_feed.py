@@ -7,35 +7,35 @@ import pytest
 
 from helpers.pictures import SIZE, parents
 from hemaflow.infra.store.local import LocalStore
-from hemaflow.tasks.records.prefetch import ArrivingShards
+from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tf_feed import num_steps, training_batches, validation_batches
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def shards(store: LocalStore) -> ArrivingShards:
+def shards(store: LocalStore) -> PrefetchedShards:
     results = parents(store, num_train=50)
-    return ArrivingShards(results, results["augment"].matching("train-"))
+    return PrefetchedShards(results, results["augment"].matching("train-"))
 
 
-def feed(shards: ArrivingShards, **changes: Any) -> list[bytes]:
+def feed(shards: PrefetchedShards, **changes: Any) -> list[bytes]:
     arguments: dict[str, Any] = {"batch_size": 8, "shuffle_buffer_images": 20, "seed": 1, "epoch": 0}
     batches = training_batches(shards, SIZE, 3, **(arguments | changes))
     return [images.numpy().tobytes() for images, _ in batches]
 
 
-def test_an_epoch_is_a_function_of_seed_and_epoch(shards: ArrivingShards) -> None:
+def test_an_epoch_is_a_function_of_seed_and_epoch(shards: PrefetchedShards) -> None:
     assert feed(shards) == feed(shards)
     assert feed(shards) != feed(shards, epoch=1)
     assert feed(shards) != feed(shards, seed=2)
 
 
-def test_a_feed_begun_later_gives_the_rest(shards: ArrivingShards) -> None:
+def test_a_feed_begun_later_gives_the_rest(shards: PrefetchedShards) -> None:
     assert feed(shards, first_step=4) == feed(shards)[4:]
 
 
-def test_every_image_comes_once_with_its_label(shards: ArrivingShards) -> None:
+def test_every_image_comes_once_with_its_label(shards: PrefetchedShards) -> None:
     images, labels = [], []
     for batch, truth in training_batches(
         shards, SIZE, 3, batch_size=8, shuffle_buffer_images=20, seed=1, epoch=0
@@ -50,12 +50,12 @@ def test_every_image_comes_once_with_its_label(shards: ArrivingShards) -> None:
 
 def test_validation_comes_in_order(store: LocalStore) -> None:
     results = parents(store)
-    shards = ArrivingShards(results, results["ingest"].matching("val-"))
+    shards = PrefetchedShards(results, results["ingest"].matching("val-"))
     labels = [label for _, batch in validation_batches(shards, SIZE, 3, 8) for label in batch.numpy()]
     assert [int(np.argmax(label)) for label in labels] == [index % 3 for index in range(30)]
 
 
-def test_images_weigh_what_their_labels_do(shards: ArrivingShards) -> None:
+def test_images_weigh_what_their_labels_do(shards: PrefetchedShards) -> None:
     batches = training_batches(
         shards, SIZE, 3, batch_size=8, shuffle_buffer_images=9, seed=1, epoch=0, class_weights=(0.5, 1.0, 4.0)
     )

@@ -116,7 +116,7 @@ def test_two_parts_of_one_split_are_not_classes() -> None:
 @pytest.mark.parametrize(
     ("tops", "message"),
     [
-        (("train", "test", "extra"), r"Some folders are splits(.|\n)*test, train beside extra"),
+        (("train", "test", "extra"), r"Some folders are splits(.|\n)*splits test, train, others extra"),
         (("Training", "Validation", "neutrophil"), "Some folders are splits"),
     ],
 )
@@ -166,7 +166,7 @@ def test_folders_of_folds_are_folds_in_the_order_of_their_numbers(tops: tuple[st
 
 def test_folds_of_splits_are_asked_about() -> None:
     files = [f"fold_{k}/{s}/{c}/1.png" for k in range(2) for s in ("train", "test") for c in "ab"]
-    with pytest.raises(DataError, match=r"not said which fold(.|\n)*--data, such as …/fold_0"):
+    with pytest.raises(DataError, match=r"one fold must be chosen(.|\n)*--data, such as …/fold_0"):
         scan(*files)
 
 

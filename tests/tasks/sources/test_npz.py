@@ -259,9 +259,9 @@ def saved(array: np.ndarray) -> bytes:
         (
             "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 8, 8, 3)}",
             b"x" * 192,
-            r"of shape \(True",
+            r"the shape \(True",
         ),
-        ("{'descr': '|u1', 'fortran_order': False, 'shape': (-6, 8, 8, 3)}", b"", r"of shape \(-6"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (-6, 8, 8, 3)}", b"", r"the shape \(-6"),
         ("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 0, 8, 3)}", b"", "holds nothing"),
         ("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 8, 8, 0)}", b"", "holds nothing"),
         (
