@@ -61,8 +61,8 @@ def fields_page() -> str:
     """Return the page of fields: one table for each stage."""
     parts = [
         "# Fields of a config",
-        "All that changes the bytes of a result is a field, and every field enters the key of its stage. "
-        "`--set stage.field=value` changes one; the same list on a terminal: `hemaflow fields [STAGE]`.",
+        "All that changes the bytes of a result is a field; those that have an effect enter the key of the "
+        "stage. `--set stage.field=value` changes one. On a terminal: `hemaflow fields [STAGE]`.",
     ]
     for stage in STAGE_NAMES:
         rows = (

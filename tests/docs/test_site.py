@@ -79,6 +79,7 @@ def test_every_command_field_backbone_and_public_name_is_there(site: Path) -> No
     assert [name for name in BACKBONES if name not in lists] == []
     api = (site / "reference" / "api.html").read_text(encoding="utf-8")
     assert [name for name in hemaflow.__all__ if not re.search(rf'id="hemaflow\.[\w.]+\.{name}"', api)] == []
+    assert "<summary>Example</summary>" not in api  # an example is code, not a remark
 
 
 def test_the_notebook_is_a_page_with_what_its_cells_show(site: Path) -> None:

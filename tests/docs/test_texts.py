@@ -71,6 +71,14 @@ def test_files_and_links_exist(name: str) -> None:
         assert (ROOT / file).exists(), f"{name}: {file}"
 
 
+def test_the_map_of_the_house_names_every_folder() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for house in ("flows", "tasks", "infra"):
+        [row] = re.findall(rf"^\| `{house}/` \|(.*)\|$", readme, re.MULTILINE)
+        folders = {path.parent.name for path in (ROOT / house).glob("*/__init__.py")}
+        assert {folder for folder in folders if f"`{folder}/`" not in row} == set(), house
+
+
 def _is_made(page: Path) -> bool:
     docs = ROOT / "docs"
     return page.is_relative_to(docs) and page.relative_to(docs).as_posix() in MADE
