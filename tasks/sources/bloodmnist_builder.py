@@ -39,18 +39,6 @@ Examples = Iterator[tuple[int, Example]]
 """Key → example."""
 
 
-class Example(TypedDict):
-    """One image, as tensorflow-datasets keeps it."""
-
-    image: NDArray[np.generic]
-    label: int
-    index: int
-
-
-Examples = Iterator[tuple[int, Example]]
-"""Key → example."""
-
-
 class BloodMnist(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """Peripheral blood cells in eight classes, 17,092 images as published: 11,959 / 1,712 / 3,421."""
 
