@@ -58,7 +58,7 @@ def test_a_view_that_helps_in_every_condition_is_kept() -> None:
     image = answers(wrong(LABELS, range(40)), 0.5)  # not sure of anything, a fifth wrong
     flipped = answers(wrong(LABELS, range(10)), 0.9)
     views = {"identity": image, "flip-horizontal": flipped}
-    choice = choose(conditions(clean=views, heavy=views), **OPTIONS)
+    choice = choose(conditions(clean=views, heavy_mix=views), **OPTIONS)
     assert choice.views == ("identity", "flip-horizontal")
     assert choice.gain == pytest.approx(0.15)
     assert choice.interval[0] > 0
@@ -73,7 +73,7 @@ def test_a_view_that_helps_one_condition_at_the_cost_of_another_is_not() -> None
     image = answers(wrong(LABELS, range(40)), 0.5)
     better, worse = answers(list(LABELS)), answers(wrong(LABELS, range(50)))
     found = conditions(
-        clean={"identity": image, "crop-0.8": worse}, heavy={"identity": image, "crop-0.8": better}
+        clean={"identity": image, "crop-0.8": worse}, heavy_mix={"identity": image, "crop-0.8": better}
     )
     choice = choose(found, **OPTIONS)
     assert choice.views == ("identity",)
@@ -148,7 +148,7 @@ def test_views_that_cost_an_image_are_not_kept_and_it_says_so() -> None:
     views = ("flip-horizontal", "rotate-90")
     found = conditions(
         clean={"identity": image, "flip-horizontal": image, "rotate-90": worse},
-        heavy={"identity": image, "flip-horizontal": image, "rotate-90": better},
+        heavy_mix={"identity": image, "flip-horizontal": image, "rotate-90": better},
     )
     choice = keep_harmless(found, views, **SAMPLING)
     assert choice.views == ("identity",)
@@ -164,6 +164,6 @@ def test_views_that_cost_an_image_are_not_kept_and_it_says_so() -> None:
 def test_conditions_with_other_views_are_refused(held: Callable[[dict[str, Condition]], Choice]) -> None:
     image = answers(list(LABELS))
     with pytest.raises(ValueError, match="same views in every condition"):
-        held(conditions(clean={"identity": image}, heavy={"identity": image, "crop-0.8": image}))
+        held(conditions(clean={"identity": image}, heavy_mix={"identity": image, "crop-0.8": image}))
     with pytest.raises(ValueError, match="same views"):
         held({})

@@ -408,6 +408,71 @@ def test_failing_submission_is_told_with_what_it_said(
         package.run_submission(zip_path, images_file(tmp_path, images))
 
 
+BREAKS = """
+import atexit, sys
+from pathlib import Path
+import numpy as np
+
+def end():
+    labels, about = sys.argv[3], sys.argv[4]
+    {at_exit}
+
+atexit.register(end)
+
+class Model:
+    classes = ["alpha", "beta"]
+
+    def predict(self, X):
+        return np.zeros(len(X), int)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_exit", "received"),
+    [
+        ("np.save(labels, np.array([0.5] * 7))", r"shape \(7,\) and dtype float64"),
+        ("np.save(labels, np.array([{}] * 37), allow_pickle=True)", "dtype object"),
+        ("Path(labels).write_bytes(b'PK no array')", "magic"),
+        ("Path(about).write_text('not json')", "Invalid JSON"),
+        ("Path(about).write_text('[' * 100_000)", "Invalid JSON|recursion"),
+        (
+            'Path(about).write_text(\'{"versions": {}, "classes": [0], "timed_images": 1, \''
+            "'\"timed_seconds\": -1}')",
+            "classes",
+        ),
+        ("Path(about).write_bytes(b' ' * (2 << 20))", "more than 1048576 bytes"),
+    ],
+    ids=["floats", "objects", "no-array", "no-json", "deep-json", "other-json", "much"],
+)
+@pytest.mark.slow
+def test_a_submission_that_writes_its_own_result_broke_the_contract(
+    tmp_path: Path, images: NDArray[np.uint8], at_exit: str, received: str
+) -> None:
+    zip_path = zip_of(tmp_path / "s.zip", model_py=BREAKS.replace("{at_exit}", at_exit))
+    with pytest.raises(StageError, match=f"broke the contract(.|\n)*Received:(.|\n)*({received})"):
+        package.run_submission(zip_path, images_file(tmp_path, images))
+
+
+FORGES_A_VERDICT = """
+import sys
+sys.stderr.write("\\x1b]0;title\\x07\\x1b[2J\\x1b[1;1Haccuracy 1.0000\\rError: none \\x1b[8m [/red]")
+raise SystemExit(3)
+"""
+
+
+@pytest.mark.slow
+def test_output_of_a_submission_is_shown_as_text_and_marked(
+    tmp_path: Path, images: NDArray[np.uint8]
+) -> None:
+    zip_path = zip_of(tmp_path / "s.zip", model_py=FORGES_A_VERDICT)
+    with pytest.raises(StageError, match="cannot be run on its own") as raised:
+        package.run_submission(zip_path, images_file(tmp_path, images))
+    message = str(raised.value)
+    assert all(character.isprintable() or character == "\n" for character in message)
+    assert r"  | \x1b]0;title\x07\x1b[2J\x1b[1;1Haccuracy 1.0000" in message
+    assert r"  | Error: none \x1b[8m [/red]" in message
+
+
 @pytest.mark.slow
 def test_endless_submission_is_ended(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     zip_path = zip_of(tmp_path / "s.zip", model_py="while True: pass")
