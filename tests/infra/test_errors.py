@@ -33,6 +33,6 @@ def test_what_is_printable_stays_so(text: str) -> None:
 
 def test_the_text_of_an_error_obeys_nobody() -> None:
     error = DataError("It failed.", received="\x1b[2J", where="a\x07.zip")
-    for each in (error, pickle.loads(pickle.dumps(error))):
+    for each in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301
         assert str(each) == "It failed.\nReceived: \\x1b[2J\nWhere: a\\x07.zip"
         assert each.received == "\x1b[2J"
