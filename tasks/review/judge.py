@@ -162,8 +162,9 @@ def decide(
         ),
         mcnemar=McNemar(only_challenger=wins, only_champion=losses, p=mcnemar_p(wins, losses)),
         per_class=per_class,
-        worst_class=worst
-        and WorstClass(name=worst.name, difference=worst.difference, num_images=worst.num_images),
+        worst_class=None
+        if worst is None
+        else WorstClass(name=worst.name, difference=worst.difference, num_images=worst.num_images),
         notes=_size_notes(total, per_class, config),
     )
 

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.absent import run_without
-from helpers.facts import ingest_facts, train_facts
+from helpers.facts import evaluate_facts, ingest_facts, train_facts
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, load_manifest
@@ -106,7 +106,7 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
     manifests: dict[str, Manifest] = {
         "ingest": ingest.commit(**facts),
         "train": train.commit(**train_facts()),
-        "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
+        "evaluate": evaluate.commit(**evaluate_facts(tta="flips", tta_views=list(VIEWS))),
     }
     return Parents(store, manifests)
 
@@ -235,7 +235,7 @@ def test_without_test_images_it_is_proven_on_val(
         made = {
             "ingest": ingest.commit(**ingest_facts(CLASSES, SIZE_PIXELS)),
             "train": train.commit(**train_facts()),
-            "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
+            "evaluate": evaluate.commit(**evaluate_facts(tta="flips", tta_views=list(VIEWS))),
         }
         return Parents(store, made)
 
