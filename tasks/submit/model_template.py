@@ -69,7 +69,7 @@ class Model:
             [self._average(images[start : start + chunk]) for start in range(0, len(images), chunk)]
         )
 
-    def _average(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+    def _average(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         import keras
 
         if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -81,6 +81,5 @@ class Model:
             )
             images = keras.ops.convert_to_numpy(pixels)
         if images.dtype != np.uint8:
-            images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-        answers: NDArray[np.float32] = predict(self.model, images, SUBMITTED_VIEWS, SUBMITTED_BATCH_SIZE)
-        return answers
+            images = np.clip(np.rint(images), 0, 255)
+        return predict(self.model, images.astype(np.uint8), SUBMITTED_VIEWS, SUBMITTED_BATCH_SIZE)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.facts import evaluate_facts, CLASSES, augment_facts, ingest_facts, train_facts
+from helpers.facts import CLASSES, augment_facts, evaluate_facts, ingest_facts, train_facts
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore

@@ -8,7 +8,6 @@ import pytest
 
 from helpers.results import engine, run
 from hemaflow.flows.prefect_ui import pages
-from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.run_metrics import RunMetrics

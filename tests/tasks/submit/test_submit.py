@@ -275,7 +275,7 @@ def test_predictions_of_another_split_are_refused(
 ) -> None:
     evaluate = Draft(store, inputs("evaluate", batch_size=BATCH_SIZE, other=True))
     evaluate.put("predictions-test.csv", predictions_csv(model_path, np.zeros((3, 16, 16, 3), np.uint8)))
-    manifest = evaluate.commit(tta="none", tta_views=["identity"])
+    manifest = evaluate.commit(**evaluate_facts())
     other = Parents(store, {**parents.manifests, "evaluate": manifest})
     with pytest.raises(StageError, match="not about this test split"):
         run(other, SubmitConfig(), Draft(store, inputs("submit")))
