@@ -4,7 +4,7 @@ Reads the test shards of ingest (the val shards if test is empty), `model.keras`
 predictions of evaluate. Writes
 
     submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
-    verification.json  number of compared predictions, their SHA-256, the accuracy, versions of libraries; with
+    verification.json  number of compared predictions, their SHA-256, the accuracy, library versions; with
                        calibration the temperature, and NLL and ECE before and after; the views, and the
                        reason if they are not the requested ones
 

@@ -197,7 +197,7 @@ def test_submission_is_packed_verified_and_the_same_each_time(
 ) -> None:
     manifest = run(parents, SubmitConfig(), Draft(store, inputs("submit")))
     assert manifest.facts["num_verified"] == NUM_TEST
-    assert manifest.facts["tta"] is True
+    assert manifest.facts["tta"] == list(VIEWS)
     assert manifest.facts["accuracy"] > 0.9
     verification = json.loads(manifest.read(store, "verification.json"))
     assert verification["views"] == list(VIEWS)
@@ -263,7 +263,7 @@ def test_submission_of_another_model_is_refused_and_nothing_committed(
     train.put_file("model.keras", tmp_path / "other.keras")
     altered = Parents(store, {**parents.manifests, "train": train.commit(**train_facts())})
     draft = Draft(store, inputs("submit"))
-    with pytest.raises(StageError, match=r"something else than the report for \d+ of 37 images"):
+    with pytest.raises(StageError, match=r"package and the report differ in \d+ of 37 predictions"):
         run(altered, SubmitConfig(tta=False), draft)
     assert load_manifest(store, "submit", draft.key) is None
     assert list(store.list("stages/submit/")) == []
