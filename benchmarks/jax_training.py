@@ -53,7 +53,7 @@ PEAK_TFLOPS = {"NVIDIA H100 80GB HBM3": 989.0, "NVIDIA H200": 989.0}
 """In bfloat16, dense (NVIDIA's datasheets of the H100 SXM and the H200), by JAX's name of the device."""
 PASSES = 3
 """Of a training step, in forward passes: the gradients cost about twice as much (arXiv:2001.08361, 2.1)."""
-ENTRIES = {"test": "clean", "test_heavy": "heavy mix", "test_medmnistc": "MedMNIST-C"}
+ENTRIES = {"test": "clean", "test_heavy_mix": "heavy mix", "test_medmnistc": "MedMNIST-C"}
 
 
 class TimedDraft(Draft):

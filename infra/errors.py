@@ -17,6 +17,7 @@ HemaflowError
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -29,6 +30,8 @@ class HemaflowError(Exception):
         received: What came instead.
         where: The file, row, object or setting it happened at.
         remedy: The next command to run, or the change to make.
+
+    The text of the error has control characters written out: parts of it may come from data or a submission.
 
     Example:
         >>> import hemaflow
@@ -53,7 +56,7 @@ class HemaflowError(Exception):
             f"Where: {where}" if where else "",
             remedy,
         ]
-        super().__init__("\n".join(line for line in lines if line))
+        super().__init__(printable("\n".join(line for line in lines if line)))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the keyword arguments, which the default leaves out."""
@@ -113,6 +116,25 @@ class PromotionLost(StoreError):
 
 MAX_GUESSES = 5
 """How many names that begin as the unknown one does are proposed; more are no help."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text with control characters written out (`\x1b`), so that a terminal shows and obeys none.
+
+    Line feeds and tabs stay. Marks that reorder text (U+202A to U+202E, U+2066 to U+2069) and lone surrogates
+    are written out, too.
+    """
+    return "".join(
+        ascii(character)[1:-1] if _is_hidden(character) and character not in "\n\t" else character
+        for character in text
+    )
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _REORDERING
+
+
+_REORDERING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escap
 from hemaflow.flows.config.folds import fold_requests
 from hemaflow.infra.errors import ConfigError, nearest
 from hemaflow.tasks.review.label_errors import CSV_NAME, PAGE_NAME, RANKINGS, read_candidates
+from hemaflow.tasks.review.results import LabelErrorsFacts
 
 LISTED = 20
 """Candidates that the command lists; the page and the CSV have more."""
@@ -52,26 +53,27 @@ def label_errors(
             store=store,
         )
     where, result = opened(store), found.result
+    facts = LabelErrorsFacts.of(result)
     candidates = read_candidates(result.read(where, CSV_NAME))
     outputs = {"page": result.object(PAGE_NAME).location, "csv": result.object(CSV_NAME).location}
     if as_json:
         document = {
             "runs": found.runs,
             "key": result.key,
-            "num_images": result.facts["num_images"],
-            "candidates": candidates,
-            "conflicts": result.facts["conflicts"],
+            "num_images": facts.num_images,
+            "candidates": [row.document() for row in candidates],
+            "conflicts": facts.conflicts,
             **{name: f"{where.url}/{location}" for name, location in outputs.items()},
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))
         return
     listed = table("", "image", "labelled", "suggested", "score")
     for row in candidates[:LISTED]:
-        named = (escaped(row[name]) for name in ("id", "given", "suggested"))
-        listed.add_row(str(row["rank"]), *named, f"{row['score']:.4f}")
+        named = map(escaped, (row.id, row.given, row.suggested))
+        listed.add_row(str(row.rank), *named, f"{row.score:.4f}")
     out.print(listed)
-    out.print(f"{len(candidates)} candidates of {result.facts['num_images']} images")
-    for items in result.facts["conflicts"]:
+    out.print(f"{len(candidates)} candidates of {facts.num_images} images")
+    for items in facts.conflicts:
         out.print(f"one picture under several labels: {' = '.join(items)}", markup=False)
     for name, location in outputs.items():
         out.print(f"{name:<10} {where.url}/{location}", markup=False)

@@ -36,8 +36,8 @@ KEYBOARD_INTERRUPT, TERMINATED = 130, 143
 CONSOLE_ENTRIES = {
     "test": "test",
     "test_tta": "test, TTA",
-    "test_heavy": "heavy",
-    "test_heavy_tta": "heavy, TTA",
+    "test_heavy_mix": "heavy mix",
+    "test_heavy_mix_tta": "heavy mix, TTA",
     "test_medmnistc": "MedMNIST-C",
 }
 """Entries of the metrics → what the end of a run calls them."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
+from rich.text import Text
 
 from hemaflow.flows.api.console import silenced
 from hemaflow.flows.cli.options import Json, StoreUrl, err, opened, out, table
 from hemaflow.flows.runs.find import trained_model
-from hemaflow.infra.errors import ConfigError, nearest
+from hemaflow.infra.errors import ConfigError, nearest, printable
 from hemaflow.infra.settings import current_settings
 from hemaflow.tasks.sources.images import Fit
 from hemaflow.tasks.submit.check import check_submission
@@ -50,9 +51,10 @@ def check(
             fit_method=fit,  # type: ignore[arg-type]
         )
     for ref, reason in card.unreadable.items():
-        err.print(f"left out {ref}: {reason}", markup=False)
+        err.print(printable(f"left out {ref}: {reason}"), markup=False)
     if as_json:
-        print(json.dumps(card._asdict(), indent=1))
+        scored = [row.model_dump(mode="json", by_alias=True) for row in card.per_class]
+        print(json.dumps({**card._asdict(), "per_class": scored}, indent=1))
         return
     low, high = card.interval
     out.print(f"images            {card.num_images} ({card.split}), at {card.size_pixels} pixels")
@@ -64,8 +66,8 @@ def check(
     for heading in ("precision", "recall", "f1", "images"):
         scores.add_column(heading, justify="right")
     for row in card.per_class:
-        numbers = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        scores.add_row(row["class"], *numbers, str(row["support"]))
+        numbers = (f"{getattr(row, name):.4f}" for name in ("precision", "recall", "f1"))
+        scores.add_row(Text(printable(row.name)), *numbers, str(row.support))
     out.print(scores)
 
 

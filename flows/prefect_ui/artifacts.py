@@ -5,7 +5,6 @@ Artifacts are for people: one that cannot be published is a warning in the log, 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +13,16 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from pydantic import TypeAdapter
 
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.prefect_ui import pages
+from hemaflow.tasks.core.facts import EvaluateFacts, IngestFacts
+from hemaflow.tasks.sources.base import Finding
+
+FINDINGS = TypeAdapter(list[Finding])
+"""Reads findings.json of ingest."""
 
 UPDATE_SECONDS = 2.0
 """How often a progress artifact is brought up to date."""
@@ -76,12 +81,14 @@ class ArtifactObserver:
         if stage == "ingest":
             publish(
                 "data-quality",
-                lambda: pages.findings(manifest, json.loads(manifest.read(store, "findings.json"))),
+                lambda: pages.findings(
+                    IngestFacts.of(manifest), FINDINGS.validate_json(manifest.read(store, "findings.json"))
+                ),
                 "Images and findings",
             )
         if stage == "evaluate":
-            document, facts = self._run.record.measured, manifest.facts
-            views = pages.views(facts["tta"], facts["tta_views"], facts.get("tta_reason", ""))
+            document, facts = self._run.record.measured, EvaluateFacts.of(manifest)
+            views = pages.views(facts.tta, facts.tta_views, facts.tta_reason)
             publish("metrics", lambda: pages.metrics(document, views), "How good the model is")
 
     def finished(self) -> None:

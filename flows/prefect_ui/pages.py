@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hemaflow.flows.config.stages import StageName
 from hemaflow.flows.engine.engine import Decision
@@ -16,28 +15,24 @@ from hemaflow.flows.runs.formatting import duration, size
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, rows
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.run_metrics import RunMetrics, SplitMetrics
+from hemaflow.tasks.evaluate.metrics import METRICS
 from hemaflow.tasks.report.notes import note
+from hemaflow.tasks.review.results import CandidateRow, Drift, LabelErrorsFacts, Verdict
+from hemaflow.tasks.sources.base import Finding
 
 SPLITS = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
 """Entries of the metrics → what a page calls them."""
 SPOILED = {
-    "val_heavy": "val, heavy mix",
-    "val_heavy_tta": "val, heavy mix, TTA",
-    "test_heavy": "test, heavy mix",
-    "test_heavy_tta": "test, heavy mix, TTA",
+    "val_heavy_mix": "val, heavy mix",
+    "val_heavy_mix_tta": "val, heavy mix, TTA",
+    "test_heavy_mix": "test, heavy mix",
+    "test_heavy_mix_tta": "test, heavy mix, TTA",
     "val_medmnistc": "val, MedMNIST-C",
     "test_medmnistc": "test, MedMNIST-C",
 }
 """Entries of spoiled images → what a page calls them."""
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_auc": "macro AUC",
-    "nll": "NLL",
-    "ece": "ECE",
-}
 MAX_FINDINGS = 50
 """Findings that a page lists; findings.json has them all."""
 MAX_CANDIDATES = 50
@@ -59,31 +54,30 @@ def plan(decisions: Sequence[Decision], estimates: Mapping[str, float | None]) -
     return "# Plan\n\n" + table(["stage", "", "key", "takes about", "because"], rows)
 
 
-def findings(manifest: Manifest, found: Sequence[Mapping[str, Any]]) -> str:
-    """Return what ingest brought in, and what it dropped, grouped or ignored."""
-    facts = manifest.facts
-    classes, counts = facts["classes"], facts["class_counts"]
+def findings(facts: IngestFacts, found: Sequence[Finding]) -> str:
+    """Return the number of images that ingest read, and what it dropped, grouped or ignored."""
+    classes, counts = facts.classes, facts.class_counts
     images = table(
         ["class", *counts],
         [[name, *(str(counts[split][k]) for split in counts)] for k, name in enumerate(classes)]
         + [["**all**", *(f"**{sum(counts[split])}**" for split in counts)]],
     )
-    kinds = table(["finding", "images"], [[kind, str(n)] for kind, n in facts["num_findings"].items()])
+    kinds = table(["finding", "images"], [[kind, str(n)] for kind, n in facts.num_findings.items()])
     listed = table(
         ["finding", "images", "action", "reason"],
         [
             [
-                finding["kind"],
-                ", ".join(finding["items"][:3]) + (" …" if len(finding["items"]) > 3 else ""),
-                finding["action"],
-                finding["reason"],
+                finding.kind,
+                ", ".join(finding.items[:3]) + (" …" if len(finding.items) > 3 else ""),
+                finding.action,
+                finding.reason,
             ]
             for finding in found[:MAX_FINDINGS]
         ],
     )
     more = f"\n\n{len(found) - MAX_FINDINGS} more in findings.json" if len(found) > MAX_FINDINGS else ""
     quality = f"{kinds}\n\n## Each\n\n{listed}{more}" if found else "Nothing was found amiss."
-    return f"# Data: {escaped(str(facts['source']))}\n\n{images}\n\n## Findings\n\n{quality}"
+    return f"# Data: {escaped(facts.source)}\n\n{images}\n\n## Findings\n\n{quality}"
 
 
 def views(asked: str, used: Sequence[str], reason: str) -> str:
@@ -136,13 +130,16 @@ def _metrics_table(entries: Mapping[str, SplitMetrics], names: Mapping[str, str]
     """Return a row for each metric that any of the entries has, with its interval where there is one."""
 
     def cell(entry: SplitMetrics, name: str) -> str:
-        value = getattr(entry, name)
+        value = entry.score(name)
         interval = entry.intervals.get(name)
         if value is None:
             return ""
         return f"{value:.4f}" + (" ({:.4f} to {:.4f})".format(*interval) if interval else "")
 
-    rows = [[label, *(cell(entry, name) for entry in entries.values())] for name, label in METRICS.items()]
+    rows = [
+        [registered.text.title, *(cell(entry, name) for entry in entries.values())]
+        for name, registered in METRICS.items()
+    ]
     rows = [row for row in rows if any(row[1:])]
     rows.append(["images", *(str(entry.num_examples) for entry in entries.values())])
     return table(["", *(names[name] for name in entries)], rows)
@@ -193,70 +190,73 @@ def outputs(record: RunRecord, store_url: str) -> str:
         "report": f"hemaflow report {record.run} --store {store_url}",
         "submission": f"hemaflow show {record.run} --store {store_url}",
     }
-    said = "\n".join(command for name, command in commands.items() if name in record.outputs)
-    return f"# Outputs of run {record.run}\n\n" + table(["", "object"], rows) + f"\n\n```sh\n{said}\n```"
+    shown = "\n".join(command for name, command in commands.items() if name in record.outputs)
+    return f"# Outputs of run {record.run}\n\n" + table(["", "object"], rows) + f"\n\n```sh\n{shown}\n```"
 
 
-def verdict(challenger: str, champion: str, judged: Mapping[str, Any]) -> str:
-    """Return what was decided between two runs, and every number it rests on (verdict.json)."""
-    accuracy, low_high = judged["accuracy"], judged["accuracy"]["interval"]
-    decision = "is promoted" if judged["promote"] else "is not promoted"
-    rule = judged["rule"]
+def verdict(challenger: str, champion: str, judged: Verdict) -> str:
+    """Return what was decided between two runs, and all numbers behind it."""
+    accuracy, rule = judged.accuracy, judged.rule
+    decision = "is promoted" if judged.promote else "is not promoted"
     classes = table(
         ["class", "images", "champion", "challenger", "difference"],
         [
             [
-                row["class"],
-                str(row["num_images"]),
+                row.name,
+                str(row.num_images),
                 *(
-                    f"{row[side] / max(row['num_images'], 1):.4f}"
-                    for side in ("champion_right", "challenger_right")
+                    f"{right / max(row.num_images, 1):.4f}"
+                    for right in (row.champion_right, row.challenger_right)
                 ),
-                f"{row['difference']:+.4f}" + ("" if row["judged"] else " (too few to judge)"),
+                f"{row.difference:+.4f}" + ("" if row.judged else " (too few to judge)"),
             ]
-            for row in judged["per_class"]
+            for row in judged.per_class
         ],
     )
     compared = table(
         ["", "run", "accuracy"],
         [
-            ["champion", champion, f"{accuracy['champion']:.4f}"],
-            ["challenger", challenger, f"{accuracy['challenger']:.4f}"],
-            ["difference", "", "{:+.4f} ({:+.4f} to {:+.4f})".format(accuracy["difference"], *low_high)],
+            ["champion", champion, f"{accuracy.champion:.4f}"],
+            ["challenger", challenger, f"{accuracy.challenger:.4f}"],
+            [
+                "difference",
+                "",
+                "{:+.4f} ({:+.4f} to {:+.4f})".format(accuracy.difference, *accuracy.interval),
+            ],
         ],
     )
-    notes = "".join(f"\n- {escaped(note)}" for note in judged["notes"])
+    notes = "".join(f"\n- {escaped(note)}" for note in judged.notes)
     return "\n\n".join(
         [
             f"# The challenger {decision}",
-            escaped(judged["reason"]),
+            escaped(judged.reason),
             compared,
-            f"{judged['num_images']} reference images; 95 % interval: {accuracy['method']}. "
-            f"McNemar's exact test: p = {judged['mcnemar']['p']:.3g}.",
-            f"Rule: the interval must be above -{rule['delta']:g}, and no class of at least "
-            f"{rule['min_class_images']} images may lose more than {rule['epsilon']:g} of its recall.",
+            f"{judged.num_images} reference images; 95 % interval: {accuracy.method}. "
+            f"McNemar's exact test: p = {judged.mcnemar.p:.3g}.",
+            f"Rule: the interval must be above -{rule.delta:g}, and no class of at least "
+            f"{rule.min_class_images} images may lose more than {rule.epsilon:g} of its recall.",
             f"## Recall\n\n{classes}\n{notes}",
         ]
     )
 
 
-def drift(found: Mapping[str, Any]) -> str:
-    """Return how new images differ from those that the champion learnt from (drift.json)."""
+def drift(found: Drift) -> str:
+    """Return how new images differ from those that the champion was trained on."""
     rows = [
         [
-            row["name"],
-            row["test"],
-            f"{row['statistic']:.4g}",
-            f"{row['effect']:.4f}",
-            f"{row['p_corrected']:.3g}",
-            "**drifted**" if row["drifted"] else "",
+            row.name,
+            row.test,
+            f"{row.statistic:.4g}",
+            f"{row.effect:.4f}",
+            f"{row.p_corrected:.3g}",
+            "**drifted**" if row.drifted else "",
         ]
-        for row in found["rows"]
+        for row in found.rows
     ]
-    said = ", ".join(found["drifted"]) or "nothing"
+    drifted = ", ".join(found.drifted) or "nothing"
     tests = table(["", "test", "statistic", "effect", "p (Holm)", ""], rows) if rows else ""
-    notes = "".join(f"\n- {escaped(note)}" for note in found["notes"])
-    return f"# Drift: {said}\n\n{found['num_new_images']} new images.\n\n{tests}\n{notes}"
+    notes = "".join(f"\n- {escaped(note)}" for note in found.notes)
+    return f"# Drift: {drifted}\n\n{found.num_new_images} new images.\n\n{tests}\n{notes}"
 
 
 def leaderboard(members: Sequence[Member], plot: bytes = b"") -> str:
@@ -270,24 +270,25 @@ def leaderboard(members: Sequence[Member], plot: bytes = b"") -> str:
 
 
 def label_errors(
-    result: Manifest, candidates: Sequence[Mapping[str, Any]], runs: Sequence[str], store_url: str
+    result: Manifest, candidates: Sequence[CandidateRow], runs: Sequence[str], store_url: str
 ) -> str:
-    """Return the images whose labels a person should look at, the likeliest error first."""
+    """Return the images whose labels a person should check, the most likely error first."""
+    facts = LabelErrorsFacts.of(result)
     listed = table(
         ["", "image", "labelled", "suggested", "score"],
         [
-            [str(row["rank"]), row["id"], row["given"], row["suggested"], f"{row['score']:.4f}"]
+            [str(row.rank), row.id, row.given, row.suggested, f"{row.score:.4f}"]
             for row in candidates[:MAX_CANDIDATES]
         ],
     )
     left_out = len(candidates) - MAX_CANDIDATES
     more = f"\n\n{left_out} more in label-errors.csv" if left_out > 0 else ""
-    conflicts = "".join(f"\n- {escaped(' = '.join(items))}" for items in result.facts["conflicts"])
-    found = f"{len(candidates)} of {result.facts['num_images']} images may have a wrong label"
+    conflicts = "".join(f"\n- {escaped(' = '.join(items))}" for items in facts.conflicts)
+    found = f"{len(candidates)} of {facts.num_images} images may have a wrong label"
     return "\n\n".join(
         [
             f"# Candidates for label errors: {len(candidates)}",
-            f"{found}: of {len(runs)} models, the one that did not learn from the image contradicts it.",
+            f"{found}: of {len(runs)} models, the one that was not trained on the image contradicts it.",
             *([listed + more] if candidates else []),
             *([f"## One picture under several labels\n{conflicts}"] if conflicts else []),
             "## Page with the pictures, and CSV\n"
@@ -297,14 +298,15 @@ def label_errors(
     )
 
 
-def title(stage: str, config: Mapping[str, Any]) -> str:
+def title(stage: str, config: Mapping[str, object]) -> str:
     """Return what a stage's task is called: `train efficientnetv2-s`."""
     detail = {"augment": "copies", "train": "backbone", "evaluate": "tta"}.get(stage)
     value = config.get(detail, "") if detail else ""
     if detail == "copies":
         return f"{stage} {value} {'copy' if value == 1 else 'copies'}"
-    if stage == "train" and config.get("ensemble_of"):
-        return f"train ensemble of {len(config['ensemble_of'])}"
+    members = config.get("ensemble_of")
+    if stage == "train" and isinstance(members, Sequence) and members:
+        return f"train ensemble of {len(members)}"
     return f"{stage} {value}".rstrip()
 
 

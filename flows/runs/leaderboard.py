@@ -15,14 +15,14 @@ from hemaflow.tasks.report.leaderboard_plot import Point, draw
 HEADINGS = (
     "member",
     "clean",
-    "heavy",
+    "heavy mix",
     "MedMNIST-C",
     "parameters",
     "training",
     "images/s",
     "submission",
 )
-SCORES = {"clean": "clean", "heavy": "heavy mix", "medmnistc": "MedMNIST-C"}
+SCORES = {"clean": "clean", "heavy_mix": "heavy mix", "medmnistc": "MedMNIST-C"}
 """Scores of a member → what they are called."""
 
 
@@ -67,7 +67,7 @@ class Member(BaseModel):
     name: str
     runs: list[str] = Field(description="One for each seed.")
     clean: Score | None = Field(description="On the images as they are, averaged over the views.")
-    heavy: Score | None = Field(description="On the heavy mix, averaged over the views.")
+    heavy_mix: Score | None = Field(description="On the heavy mix, averaged over the views.")
     medmnistc: Score | None = Field(description="Mean over the corruptions of MedMNIST-C.")
     num_parameters: int
     train_seconds: float | None = Field(description="Of one seed, when it was trained.")
@@ -77,10 +77,10 @@ class Member(BaseModel):
 
 def rank(members: Sequence[Member]) -> list[Member]:
     """Return the members, best first: by the heavy mix where all were measured on it, else as they are."""
-    by_heavy = all(member.heavy for member in members)
+    by_heavy_mix = all(member.heavy_mix for member in members)
 
     def accuracy(member: Member) -> float:
-        score = member.heavy if by_heavy else member.clean
+        score = member.heavy_mix if by_heavy_mix else member.clean
         return score.accuracy if score else -1.0
 
     return sorted(members, key=accuracy, reverse=True)
@@ -103,7 +103,7 @@ def rows(members: Sequence[Member]) -> list[list[str]]:
             member.name,
             *(
                 str(score) if score else "not measured"
-                for score in (member.clean, member.heavy, member.medmnistc)
+                for score in (member.clean, member.heavy_mix, member.medmnistc)
             ),
             f"{member.num_parameters:,}",
             duration(member.train_seconds) if member.train_seconds is not None else "",

@@ -86,7 +86,7 @@ def member(host: Host, store: Store, name: str, records: Sequence[RunRecord]) ->
         name=name,
         runs=[record.run for record in records],
         clean=Score.over(records, "test_tta"),
-        heavy=Score.over(records, "test_heavy_tta"),
+        heavy_mix=Score.over(records, "test_heavy_mix_tta"),
         medmnistc=Score.over(records, "test_medmnistc"),
         num_parameters=trained.facts["num_parameters"],
         train_seconds=train_seconds(KnownRuns.read(store), records),

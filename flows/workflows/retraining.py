@@ -7,7 +7,6 @@ model that is not promoted stays, with its verdict.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.review.judge import JudgeConfig
+from hemaflow.tasks.review.results import Drift, Verdict, VerdictFacts
 from hemaflow.tasks.sources.registry import open_source
 
 REFERENCE = "ingest.reference="
@@ -92,10 +92,10 @@ def retrain(
         uses_accelerator=True,
     )
     _publish(host, opened, challenger.run, champion.run, judgement)
-    facts = judgement.verdict.facts
-    if not facts["promote"]:
-        return Outcome("NotPromoted", f"Run {challenger.run} is kept, not promoted: {facts['reason']}")
-    return _promoted(opened, challenger, facts["reason"], champion.tag)
+    facts = VerdictFacts.of(judgement.verdict)
+    if not facts.promote:
+        return Outcome("NotPromoted", f"Run {challenger.run} is kept, not promoted: {facts.reason}")
+    return _promoted(opened, challenger, facts.reason, champion.tag)
 
 
 def settled_run(
@@ -135,7 +135,7 @@ def _is_settled(record: RunRecord, champion: Champion | None, rule: JudgeConfig)
         bool(verdict)
         and not verdict["promote"]
         and verdict["champion"] == champion.run
-        and verdict["rule"] == rule.rule()
+        and verdict["rule"] == rule.rule().document()
     )
 
 
@@ -149,7 +149,7 @@ def _promoted(store: Store, challenger: RunRecord, reason: str, replaces: str) -
 
 
 def _publish(host: Host, store: Store, challenger: str, champion: str, judgement: Judgement) -> None:
-    verdict = json.loads(judgement.verdict.read(store, "verdict.json"))
-    drift = json.loads(judgement.drift.read(store, "drift.json"))
+    verdict = Verdict.model_validate_json(judgement.verdict.read(store, "verdict.json"))
+    drift = Drift.model_validate_json(judgement.drift.read(store, "drift.json"))
     host.publish("verdict", lambda: pages.verdict(challenger, champion, verdict), "Champion or challenger")
-    host.publish("drift", lambda: pages.drift(drift), "New images beside those the champion learnt from")
+    host.publish("drift", lambda: pages.drift(drift), "New images and the champion's training images")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
 
 from hemaflow.infra.errors import StoreError
 from hemaflow.infra.results.draft import Draft
@@ -119,6 +119,10 @@ class EvaluateFacts(Facts):
     """Why the views that were asked for are not used; empty where they are."""
     tta_views: list[str]
     """The views whose probabilities are averaged."""
+
+    @field_serializer("metrics")
+    def _as_in_metrics_json(self, metrics: RunMetrics) -> dict[str, JsonValue]:
+        return metrics.document()
 
 
 class SubmitFacts(Facts):

@@ -9,7 +9,14 @@ another version of hemaflow knows is ignored, so that its runs can be shown.
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+DETAILS = {"per_class", "confusion", "reliability", "corruptions"}
+"""Fields of an entry that are in metrics.json alone."""
+FORMER_CONDITIONS = {"heavy": "heavy_mix"}
+"""What an earlier version called the conditions of the search for views → their names."""
 
 
 class _Model(BaseModel):
@@ -21,7 +28,7 @@ class _Model(BaseModel):
 class ClassScores(_Model):
     """The scores of one class."""
 
-    name: str = Field(alias="class")
+    name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
     """The class."""
     support: int
     """Number of images of the class."""
@@ -71,7 +78,12 @@ class CorruptionScores(_Model):
 
 
 class SplitMetrics(_Model):
-    """The metrics of one split under one condition; without images, only `num_examples` is set."""
+    """The metrics of one split under one condition; without images, only `num_examples` is set.
+
+    Scalar metrics that are registered in evaluate and have no field here are kept too; see `score`.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     num_examples: int
     """Number of images."""
@@ -108,6 +120,11 @@ class SplitMetrics(_Model):
     worst_class: str = ""
     """MedMNIST-C only: the class with the least recall."""
 
+    def score(self, name: str) -> float | None:
+        """Return a scalar metric by its name; None where it was not measured."""
+        value = getattr(self, name, None)
+        return float(value) if isinstance(value, int | float) else None
+
 
 class ViewStep(_Model):
     """One step of the search for views."""
@@ -115,7 +132,12 @@ class ViewStep(_Model):
     view: str
     """The view that was added."""
     accuracy: dict[str, float]
-    """Condition → validation accuracy with all views so far."""
+    """Condition (`clean`, `heavy_mix`) → validation accuracy with all views so far."""
+
+    @field_validator("accuracy")
+    @classmethod
+    def _rename_conditions(cls, accuracy: dict[str, float]) -> dict[str, float]:
+        return {FORMER_CONDITIONS.get(name, name): value for name, value in accuracy.items()}
 
 
 class ViewChoice(_Model):
@@ -138,15 +160,22 @@ class ViewChoice(_Model):
 
 
 class RunMetrics(_Model):
-    """All metrics of a run; an entry that was not measured is None."""
+    """All metrics of a run; an entry that was not measured is None.
+
+    Entries that an earlier version of hemaflow called otherwise (`test_heavy`) are read under their names.
+    """
 
     val: SplitMetrics | None = None
     """Validation split, unchanged images."""
     val_tta: SplitMetrics | None = None
     """Validation split, averaged over the views."""
-    val_heavy: SplitMetrics | None = None
+    val_heavy_mix: SplitMetrics | None = Field(
+        None, validation_alias=AliasChoices("val_heavy_mix", "val_heavy")
+    )
     """Validation split under the heavy mix."""
-    val_heavy_tta: SplitMetrics | None = None
+    val_heavy_mix_tta: SplitMetrics | None = Field(
+        None, validation_alias=AliasChoices("val_heavy_mix_tta", "val_heavy_tta")
+    )
     """Validation split under the heavy mix, averaged over the views."""
     val_medmnistc: SplitMetrics | None = None
     """Validation split under MedMNIST-C."""
@@ -154,9 +183,13 @@ class RunMetrics(_Model):
     """Test split, unchanged images."""
     test_tta: SplitMetrics | None = None
     """Test split, averaged over the views: the accuracy of the submission."""
-    test_heavy: SplitMetrics | None = None
+    test_heavy_mix: SplitMetrics | None = Field(
+        None, validation_alias=AliasChoices("test_heavy_mix", "test_heavy")
+    )
     """Test split under the heavy mix."""
-    test_heavy_tta: SplitMetrics | None = None
+    test_heavy_mix_tta: SplitMetrics | None = Field(
+        None, validation_alias=AliasChoices("test_heavy_mix_tta", "test_heavy_tta")
+    )
     """Test split under the heavy mix, averaged over the views."""
     test_medmnistc: SplitMetrics | None = None
     """Test split under MedMNIST-C."""
@@ -168,7 +201,7 @@ class RunMetrics(_Model):
     """Split → images that the models this one builds on were trained on; None where it cannot be known."""
 
     def entry(self, name: str) -> SplitMetrics | None:
-        """Return the entry with a name such as `test_heavy_tta`; None where it was not measured."""
+        """Return the entry with a name such as `test_heavy_mix_tta`; None where it was not measured."""
         found = getattr(self, name, None)
         return found if isinstance(found, SplitMetrics) else None
 
@@ -176,3 +209,14 @@ class RunMetrics(_Model):
         """Return the entries that were measured on at least one image, by name."""
         found = {name: self.entry(name) for name in type(self).model_fields}
         return {name: entry for name, entry in found.items() if entry and entry.num_examples}
+
+    def document(self) -> dict[str, JsonValue]:
+        """Return what was measured as JSON values, as metrics.json holds it."""
+        document: dict[str, JsonValue] = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return document
+
+    def summary(self) -> Self:
+        """Return the metrics without the details of each entry and without the choice of views."""
+        details = {name: DETAILS for name in type(self).model_fields if self.entry(name)}
+        kept = self.model_dump(exclude_unset=True, exclude={"tta": True, **details})
+        return type(self).model_validate(kept)

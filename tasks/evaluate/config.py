@@ -13,39 +13,44 @@ from hemaflow.tasks.inference.views import parse_views
 
 SEARCH = "search"
 SEARCHED = OnlyWith("tta", (SEARCH,))
-SPOILED = OnlyWith("robustness", ("heavy", "full"))
+SPOILED = OnlyWith("robustness", ("heavy_mix", "full"))
 
 
 class EvaluateConfig(StageConfig):
     """All that changes the predictions and the report."""
 
     tta: str = "flips"
-    """A preset of views (none, flips, dihedral, seed, wide), views divided by commas, or search: those that
-    help on val. Views that cost accuracy on val are not used, whoever chose them."""
+    """Views that predictions are averaged over: a preset (none, flips, dihedral, seed, wide), views separated
+    by commas, or search, which finds those that help on val. Views that lose accuracy on val are not used."""
     tta_candidates: Annotated[str, SEARCHED] = "wide"
-    """What search may choose from: a preset, or views divided by commas. Each is one more pass over val, and
-    over its heavy mix."""
+    """Views that the search may choose: a preset, or views separated by commas. Each takes one more pass over
+    val, clean and under the heavy mix."""
     tta_max_views: Annotated[PositiveInt, SEARCHED] = 8
-    """The most that search may choose: as many as dihedral has. A submission takes as many times as long as
-    there are views."""
+    """Maximum number of views that the search chooses. The time of a prediction is proportional to it; the
+    default is the number of views in dihedral."""
     batch_size: PositiveInt = 256
-    """Images at once on the device; the submission uses the same."""
+    """Number of images at once on the device; the submission uses the same."""
     bootstrap_resamples: PositiveInt = 1000
-    """Resamples of the intervals."""
+    """Number of bootstrap resamples of the intervals."""
     bootstrap_seed: NonNegativeInt = 0
-    """Of the resamples."""
+    """Random seed of the bootstrap."""
     num_mistakes: NonNegativeInt = 24
-    """How many of the most confident mistakes the report shows."""
+    """Maximum number of mistakes that the report shows, the most confident first."""
     num_explained: NonNegativeInt = 3
-    """How many images of each class the report explains by Grad-CAM: one that is right, and the most
+    """Number of images of each class that the report explains by Grad-CAM: one right image, then the most
     confident mistakes; 0 for none."""
-    robustness: Literal["none", "heavy", "full"] = "full"
-    """What is measured of spoiled images: nothing, the heavy mix, or that and the corruptions of MedMNIST-C.
-    `full` takes 56 more passes over each split, and one more for each view."""
+    robustness: Literal["none", "heavy_mix", "full"] = "full"
+    """Spoiled images to measure: none, the heavy mix, or (full) the heavy mix and the corruptions of
+    MedMNIST-C. full takes 56 more passes over each split, and one more for each view."""
     robustness_images: Annotated[NonNegativeInt, SPOILED] = 0
-    """How many images of each split are spoiled, drawn by the seed; 0 for all."""
+    """Number of images of each split to spoil, drawn at random; 0 for all."""
     robustness_seed: Annotated[NonNegativeInt, SPOILED] = 0
-    """Of that draw, of the heavy mix and of the corruptions."""
+    """Random seed of that draw, of the heavy mix and of the corruptions."""
+
+    @field_validator("robustness", mode="before")
+    @classmethod
+    def _rename_heavy(cls, robustness: object) -> object:
+        return "heavy_mix" if robustness == "heavy" else robustness  # its name in earlier versions
 
     @field_validator("tta")
     @classmethod
@@ -61,10 +66,10 @@ class EvaluateConfig(StageConfig):
         return candidates
 
     def asked_views(self) -> tuple[str, ...]:
-        """Return the views that val is asked about, the image itself first, each once."""
+        """Return the views to predict on val, the unchanged image first, each once."""
         return with_identity(parse_views(self.tta_candidates if self.tta == SEARCH else self.tta))
 
 
 def with_identity(views: Sequence[str]) -> tuple[str, ...]:
-    """Return views with the image itself first, each once."""
+    """Return views with the unchanged image first, each once."""
     return tuple(dict.fromkeys((IDENTITY, *views)))

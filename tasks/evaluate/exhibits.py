@@ -1,13 +1,12 @@
-"""Single images that the report shows: the most confident mistakes, and where the model looked.
+"""Single images that the report shows: the most confident mistakes, and Grad-CAM maps.
 
-Reads the shards of ingest once more for them, batch by batch: what was predicted is not predicted again, and
-no more images are held than are shown.
+Reads the shards of ingest again, batch by batch, and holds only the images to show. Reuses the predictions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,12 @@ from hemaflow.tasks.evaluate.metrics import Labels, Probabilities
 from hemaflow.tasks.inference.classifier import split_batches
 from hemaflow.tasks.report.inputs import Explained, Mistake
 
+if TYPE_CHECKING:
+    import keras
+
 
 class Judged(NamedTuple):
-    """What a model says of a split."""
+    """The predictions of a model for a split."""
 
     split: str
     ids: list[str]
@@ -35,9 +37,9 @@ def find_mistakes(parents: Parents, judged: Judged, most: int, batch_size: int) 
 
     Args:
         parents: Holds `ingest`.
-        judged: What the model says of the split.
-        most: How many.
-        batch_size: Images read at once.
+        judged: The predictions for the split.
+        most: Maximum number of mistakes.
+        batch_size: Number of images read at once.
     """
     named, certainty = judged.probabilities.argmax(1), judged.probabilities.max(1)
     wrong = np.flatnonzero(named != judged.labels)
@@ -56,15 +58,17 @@ def find_mistakes(parents: Parents, judged: Judged, most: int, batch_size: int) 
     ]
 
 
-def explain(parents: Parents, model: Any, judged: Judged, most: int, batch_size: int) -> list[Explained]:
-    """Return where the model looked, class by class: at a right image, and at its most confident mistakes.
+def explain(
+    parents: Parents, model: keras.Model, judged: Judged, most: int, batch_size: int
+) -> list[Explained]:
+    """Return Grad-CAM maps class by class, of one right image and the most confident mistakes.
 
     Args:
         parents: Holds `ingest`.
         model: The classifier; see `hemaflow.tasks.evaluate.grad_cam.grad_cam`.
-        judged: What it says of the split.
-        most: How many images of each class; 0 for none.
-        batch_size: Images read at once.
+        judged: Its predictions for the split.
+        most: Maximum number of images of each class; 0 for none.
+        batch_size: Number of images read at once.
     """
     rows = choose_cases(judged.labels, judged.probabilities, most)
     if not rows:
@@ -86,12 +90,12 @@ def explain(parents: Parents, model: Any, judged: Judged, most: int, batch_size:
 
 
 def choose_cases(labels: Labels, probabilities: Probabilities, most: int) -> list[int]:
-    """Return rows to explain, class by class: the surest right one, then the surest wrong ones.
+    """Return rows to explain, class by class: the most confident right one, then mistakes by confidence.
 
     Args:
         labels: int[N].
         probabilities: float[N, C].
-        most: How many of each class; 0 for none.
+        most: Maximum number of each class; 0 for none.
     """
     named, certainty = probabilities.argmax(1), probabilities.max(1)
     rows: list[int] = []

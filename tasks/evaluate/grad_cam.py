@@ -1,39 +1,41 @@
-"""Where a classifier looks: Grad-CAM, the regions of an image that speak for a class.
+"""Grad-CAM: the regions of an image that support a class.
 
 Source: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
-arXiv:1610.02391. The feature maps of the backbone are weighed by the mean gradient of the class's score
-(before the softmax) and added up; what speaks against the class is left out.
+arXiv:1610.02391. The map is the sum of the backbone's feature maps, each weighted by the mean gradient of
+the class's score (before the softmax); negative values are set to 0.
 
-Asks a saved classifier (`tasks/model/network.py`): a chain of layers and models, of which the last that gives
-feature maps is the backbone. A map is as fine as they are: 6 × 6 squares for the `cnn` at 96 pixels.
-Guarantees: an image's map does not depend on how many others come with it; the same images give the same
-bytes.
+Takes a saved classifier (`tasks/model/network.py`): a chain of layers and models, of which the last with
+feature maps is the backbone. A map has the resolution of these: 6 × 6 squares for the `cnn` at 96 pixels.
+Guarantees: an image's map does not depend on the other images; the same images give the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.tasks.model.ensembles import members_of
 
+if TYPE_CHECKING:
+    import keras
+
 BATCH_SIZE = 8
-"""Images at once: a report explains a few dozen, and batches are filled up."""
+"""Number of images at once: a report explains a few dozen, and every batch is padded to this size."""
 
 
-def grad_cam(model: Any, images: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.float32]:
-    """Return where each image speaks for a class, float32[N, H, W]; the most in each image is 1.
+def grad_cam(model: keras.Model, images: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.float32]:
+    """Return one map for each image, float32[N, H, W] in 0..1; the maximum of each image is 1, or 0.
 
-    Of an ensemble it is the mean of its members' maps.
+    The map of an ensemble is the mean of its members' maps.
 
     Args:
         model: A classifier as it is saved, float32[B, H, W, 3] in 0..255 → float32[B, C], that ends in a
             Dense layer with a softmax.
         images: uint8[N, H, W, 3].
-        classes: N labels: the class that is asked about.
+        classes: N labels, the class to explain in each image.
     """
     from keras import ops
 
@@ -62,31 +64,34 @@ def _brightest_is_1(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _maps(
-    to_features: Sequence[Any], to_scores: Sequence[Any], pixels: Any, asked: Any
+    to_features: Sequence[keras.Operation],
+    to_scores: Sequence[keras.Layer],
+    pixels: NDArray[np.float32],
+    asked: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return the maps of a batch as fine as its features are, float32[B, h, w], from 0 on.
+    """Return the maps of a batch at the resolution of its features, float32[B, h, w], at least 0.
 
     Args:
         to_features: Layers and other operations from pixels to feature maps.
         to_scores: Layers from feature maps to probabilities.
         pixels: float32[B, H, W, 3] in 0..255.
-        asked: float32[B, C], 1 at the class that is asked about.
+        asked: float32[B, C], 1 at the class to explain.
     """
     import keras
     from keras import ops
 
     features = ops.convert_to_tensor(pixels)
     for step in to_features:
-        # The turn from RGB to BGR that some preprocessing makes is no layer.
+        # The swap from RGB to BGR in some preprocessing is not a layer.
         features = step(features, training=False) if isinstance(step, keras.Layer) else step(features)
     features = ops.cast(features, "float32")
 
-    def score(features: Any) -> Any:
+    def score(features: keras.KerasTensor) -> keras.KerasTensor:
         scores = features
         for layer in to_scores[:-1]:
             scores = layer(scores, training=False)
         last = to_scores[-1]
-        # Not its softmax: where a model is sure, that hardly has a gradient.
+        # Without the softmax: it has almost no gradient where a model is confident.
         return ops.sum((ops.matmul(ops.cast(scores, "float32"), last.kernel) + last.bias) * asked)
 
     weights = ops.mean(_gradient(score, features), axis=(1, 2), keepdims=True)
@@ -94,8 +99,10 @@ def _maps(
     return found
 
 
-def _gradient(function: Callable[[Any], Any], at: Any) -> Any:
-    """Return the gradient of a function to a number, by the backend that Keras computes with."""
+def _gradient(
+    function: Callable[[keras.KerasTensor], keras.KerasTensor], at: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Return the gradient of a scalar function, computed by the backend of Keras."""
     import keras
 
     backend = keras.backend.backend()
@@ -115,15 +122,15 @@ def _gradient(function: Callable[[Any], Any], at: Any) -> Any:
     return tape.gradient(value, at)
 
 
-def _split(model: Any) -> tuple[list[Any], list[Any]]:
-    """Return the chain that a classifier is, up to its feature maps and from them on."""
+def _split(model: keras.Model) -> tuple[list[keras.Operation], list[keras.Layer]]:
+    """Return the operations of a classifier up to its feature maps, and the layers after them."""
     chain = model.operations  # the input first
     features = max(number for number, layer in enumerate(chain) if len(layer.output.shape) == 4)
     return chain[1 : features + 1], [layer for part in chain[features + 1 :] for layer in _layers(part)]
 
 
-def _layers(part: Any) -> Iterator[Any]:
-    """Yield a layer, or the layers of a model that is a chain, but for its input."""
+def _layers(part: keras.Layer) -> Iterator[keras.Layer]:
+    """Yield a layer, or the layers of a model that is a chain, without its input."""
     import keras
 
     if not isinstance(part, keras.Model):

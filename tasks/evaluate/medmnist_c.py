@@ -4,16 +4,15 @@ Definitions and parameters are those of the paper's reference implementation (me
 `bloodmnist`); the code is our own, with numpy and Pillow. Every function maps uint8[H, W, 3] in 0..255 to the
 same, and reads or writes nothing else.
 
-Guarantees: what an image becomes follows from (seed, its id, corruption, severity) alone, never from the
-batch it comes in or from what was corrupted before. Where sums are made, they are made in one fixed order, so
-that machines agree to the bit.
+Guarantees: a corrupted image depends only on (seed, its id, corruption, severity), never on its batch or on
+earlier images. Sums are computed in one fixed order, so that all machines agree to the bit.
 
-What differs from the reference, and why:
+Differences from the reference, and why:
 
-- It works on images of 224 pixels. Lengths in pixels (radii of blurs and bubbles, a bubble's rim) are scaled
-  by H / 224, and drawn with the shares of pixels that this takes. Factors, qualities and counts are not;
-  the 8 × 8 blocks of JPEG cover more of a smaller image, which loses more to them.
-- Blurs are convolved here and rounded, where the reference has OpenCV and ImageMagick, and cuts off.
+- The reference works on images of 224 pixels. Here lengths in pixels (radii of blurs and bubbles, a bubble's
+  rim) are scaled by H / 224, with partial coverage of pixels. Factors, qualities and counts are not scaled;
+  the 8 × 8 blocks of JPEG cover more of a smaller image, so it loses more.
+- Blurs are convolved and rounded here; the reference uses OpenCV and ImageMagick, and truncates.
 - The stain deposits of the reference are pictures of ink; ours are drawn (see
   `tasks/evaluate/medmnist_c_deposits.py`).
 """
@@ -23,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,18 +37,32 @@ Images = NDArray[np.uint8]
 NUM_SEVERITIES = 5
 
 
+Parameter = TypeVar("Parameter", int, float, tuple[int, float], tuple[int, int])
+
+
 class Corruption(NamedTuple):
-    """One way to spoil an image.
+    """One way to corrupt an image, in five severities.
 
     Attributes:
-        function: (image, parameter, generator) → image. Only those that draw lots use the generator.
-        parameters: Its parameter at severity 1, 2, 3, 4, 5.
-        draws: Whether it draws lots.
+        severities: (image, generator) → image, at severity 1, 2, 3, 4, 5.
+        is_random: Whether these draw from the generator.
     """
 
-    function: Callable[[Image, Any, np.random.Generator], Image]
-    parameters: tuple[Any, Any, Any, Any, Any]
-    draws: bool = False
+    severities: tuple[Callable[[Image, np.random.Generator], Image], ...]
+    is_random: bool
+
+
+def _corruption(
+    function: Callable[[Image, Parameter, np.random.Generator], Image],
+    parameters: Sequence[Parameter],
+    is_random: bool = False,
+) -> Corruption:
+    """Return a corruption from (image, parameter, generator) → image and its parameter at each severity."""
+
+    def at(parameter: Parameter) -> Callable[[Image, np.random.Generator], Image]:
+        return lambda image, drawn: function(image, parameter, drawn)
+
+    return Corruption(tuple(map(at, parameters)), is_random)
 
 
 def corrupt(images: Images, ids: Sequence[str], name: str, severity: int, seed: int) -> Images:
@@ -60,20 +73,20 @@ def corrupt(images: Images, ids: Sequence[str], name: str, severity: int, seed: 
         ids: The id of each image.
         name: A key of MEDMNIST_C.
         severity: 1..5.
-        seed: Of those that draw lots.
+        seed: Random seed of the random corruptions.
     """
     corruption = MEDMNIST_C[name]
-    parameter = corruption.parameters[severity - 1]
+    operation = corruption.severities[severity - 1]
     spoiled = np.empty_like(images)
     unused = np.random.default_rng(0)
     for index, image_id in enumerate(ids):
-        drawn = generator(seed, image_id, name, severity) if corruption.draws else unused
-        spoiled[index] = corruption.function(images[index], parameter, drawn)
+        drawn = generator(seed, image_id, name, severity) if corruption.is_random else unused
+        spoiled[index] = operation(images[index], drawn)
     return spoiled
 
 
 def generator(*names: object) -> np.random.Generator:
-    """Return the generator that these names have, in this order, on every machine."""
+    """Return a random generator seeded by these names; it is the same on every machine."""
     text = "\0".join(str(name) for name in names)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little"))
 
@@ -163,7 +176,7 @@ def luma(image: Image) -> NDArray[np.uint8]:
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)
 
 
-def convolve(image: Image, kernel: NDArray[np.float64], border: Any) -> Image:
+def convolve(image: Image, kernel: NDArray[np.float64], border: Literal["edge", "reflect"]) -> Image:
     """Return sum over (i, j) of kernel[i, j] · image shifted there; the kernel is odd, its sum is 1.
 
     Args:
@@ -190,19 +203,19 @@ def _between(grey: int, factor: float) -> NDArray[np.uint8]:
 
 
 MEDMNIST_C: dict[str, Corruption] = {
-    "pixelate": Corruption(pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
-    "jpeg_compression": Corruption(jpeg_compression, (50, 30, 15, 10, 7)),
-    "defocus_blur": Corruption(defocus_blur, (2, 3, 4, 5, 6)),
-    "motion_blur": Corruption(motion_blur, ((3, 3), (5, 5), (10, 5), (10, 7), (10, 9)), draws=True),
-    "brightness_up": Corruption(brightness, (1.1, 1.2, 1.3, 1.35, 1.4)),
-    "brightness_down": Corruption(brightness, (0.9, 0.8, 0.7, 0.6, 0.5)),
-    "contrast_up": Corruption(contrast, (1.1, 1.15, 1.2, 1.25, 1.3)),
-    "contrast_down": Corruption(contrast, (0.9, 0.8, 0.7, 0.6, 0.5)),
-    "saturate": Corruption(saturate, (0.05, 0.1, 0.15, 0.17, 0.2)),
-    "stain_deposit": Corruption(
-        stain_deposit, ((1, 0.09), (2, 0.09), (3, 0.09), (3, 0.09), (3, 0.12)), draws=True
+    "pixelate": _corruption(pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "jpeg_compression": _corruption(jpeg_compression, (50, 30, 15, 10, 7)),
+    "defocus_blur": _corruption(defocus_blur, (2, 3, 4, 5, 6)),
+    "motion_blur": _corruption(motion_blur, ((3, 3), (5, 5), (10, 5), (10, 7), (10, 9)), is_random=True),
+    "brightness_up": _corruption(brightness, (1.1, 1.2, 1.3, 1.35, 1.4)),
+    "brightness_down": _corruption(brightness, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "contrast_up": _corruption(contrast, (1.1, 1.15, 1.2, 1.25, 1.3)),
+    "contrast_down": _corruption(contrast, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "saturate": _corruption(saturate, (0.05, 0.1, 0.15, 0.17, 0.2)),
+    "stain_deposit": _corruption(
+        stain_deposit, ((1, 0.09), (2, 0.09), (3, 0.09), (3, 0.09), (3, 0.12)), is_random=True
     ),
-    "bubble": Corruption(bubble, ((5, 10), (7, 10), (10, 10), (12, 12), (15, 12)), draws=True),
+    "bubble": _corruption(bubble, ((5, 10), (7, 10), (10, 10), (12, 12), (15, 12)), is_random=True),
 }
 """Name → function and severities; the names are the reference's."""
 

@@ -1,24 +1,26 @@
-"""What lies on a slide and should not: spots of ink and bubbles of air, drawn upon an image.
+"""Two corruptions of MedMNIST-C (arXiv:2406.17536): stain deposits and air bubbles, drawn on an image.
 
-Two corruptions of MedMNIST-C (arXiv:2406.17536); see `tasks/evaluate/medmnist_c.py` for what they are part
-of. Shapes are drawn in OVERSAMPLING times the image's size and brought down to it, so that their edges are
-smooth.
+See `tasks/evaluate/medmnist_c.py`. Shapes are drawn at OVERSAMPLING times the image's size and reduced to it,
+so that their edges are smooth.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
 OVERSAMPLING = 4
-"""Points per pixel and direction that a shape is drawn with."""
+"""Points per pixel, along each axis, in which a shape is drawn."""
 REFERENCE_PIXELS = 224
 """Height and width of the images that the reference's lengths are meant for."""
 
 INK_CORNERS = 40
-"""Of the polygon that a spot is."""
+"""Corners of the polygon of a spot."""
 INK_OPACITY = 0.85, 1.0
 """The reference multiplies by 1 − ink, with ink up to 1: black."""
 
@@ -33,9 +35,9 @@ BUBBLE_ALPHA, RIM_ALPHA = 100, 130
 def stain_deposit(
     image: NDArray[np.uint8], spots: tuple[int, float], drawn: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Lay up to so many dark spots upon an image.
+    """Draw dark spots on an image, at most as many as `spots` says.
 
-    The reference lays pictures of ink, the same sizes for severities 1 to 4 and larger ones for 5. Here a
+    The reference pastes pictures of ink, the same sizes for severities 1 to 4 and larger ones for 5. Here a
     spot is a polygon whose radius is a mean and three waves around it.
 
     Args:
@@ -64,7 +66,7 @@ def stain_deposit(
 def bubble(
     image: NDArray[np.uint8], bubbles: tuple[int, int], drawn: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Lay bubbles upon an image: disks of thin white with a whiter rim; the later ones lie on top.
+    """Draw bubbles on an image: disks of thin white with a whiter rim; later ones lie on top.
 
     Args:
         image: uint8[H, W, 3].
@@ -85,7 +87,7 @@ def bubble(
     return (image + (255 - image) * white + 0.5).astype(np.uint8)
 
 
-def _canvas(height: int, width: int) -> tuple[Any, Any]:
+def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """Return an empty canvas and a pen for it."""
     from PIL import Image, ImageDraw
 
@@ -93,6 +95,6 @@ def _canvas(height: int, width: int) -> tuple[Any, Any]:
     return canvas, ImageDraw.Draw(canvas)
 
 
-def _drawn(canvas: Any) -> NDArray[np.float32]:
+def _drawn(canvas: Image.Image) -> NDArray[np.float32]:
     """Return what was drawn, float32[H, W] in 0..255."""
     return np.asarray(canvas.reduce(OVERSAMPLING)).astype(np.float32)

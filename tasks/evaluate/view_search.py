@@ -1,42 +1,43 @@
-"""Which views to average over: held against val, and kept only where they cost nothing.
+"""Chooses the views of test-time augmentation on the validation split.
 
-Averaging over every view costs images that were right without (Shanmugam et al., Better Aggregation in
-Test-Time Augmentation, arXiv:2011.11156). So views that somebody asked for are kept only if they cost no
-image in any condition, such as clean and spoiled (`keep_harmless`); or they are searched for (`choose`).
+Averaging over every view can make right predictions wrong (Shanmugam et al., Better Aggregation in Test-Time
+Augmentation, arXiv:2011.11156). `keep_harmless` keeps the requested views only if they lose no image in any
+condition (clean, heavy mix). `choose` searches for views.
 
-The search is greedy: it begins with the image itself, adds the view that brings most over all conditions and
-takes nothing from any of them, and stops where none does. What is found replaces the image alone only if the
-gain over all conditions is more than chance: the lower bound of its 95 % paired bootstrap interval is above
-0. That interval takes the images of each condition as drawn by themselves, and what was searched for looks
-better where it was searched than elsewhere: it keeps chance finds out, test tells what the views are worth.
+The search is greedy. It starts with the unchanged image, adds the view that gains most over all conditions
+and loses nothing in any of them, and stops when there is none. The result replaces the unchanged image only
+if its gain over all conditions is significant: the lower bound of the 95 % paired bootstrap interval is above
+0. The interval treats the conditions as independent samples, and a search looks better on the images it
+searched than on others: the interval keeps out chance finds, and the test split measures what the views gain.
 
-Guarantees: on the images they were held against, the views kept are in no condition less accurate than the
-image alone. The sums are those of `hemaflow.tasks.inference.views.average`, view by view: it holds of what is
-submitted.
+Guarantees: on the validation images, the views kept are in no condition less accurate than the unchanged
+image. The sums are those of `hemaflow.tasks.inference.views.average`, view by view, so this also holds for
+the submission.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaflow.tasks.evaluate.metrics import Labels, paired_interval
+from hemaflow.tasks.core.run_metrics import ViewChoice, ViewStep
+from hemaflow.tasks.evaluate.metrics import Labels, Probabilities, paired_interval
 
 IDENTITY = "identity"
 
 Answers = Mapping[str, NDArray[np.float32]]
-"""View → the model's probabilities of it, float32[N, C]."""
+"""View → the model's probabilities for it, float32[N, C]."""
 
 
 class Condition(NamedTuple):
-    """What views are held against: the same images in one condition, such as clean or spoiled."""
+    """The validation images in one condition, such as clean or under the heavy mix."""
 
     labels: Labels
-    """int[N], what each image is."""
+    """int64[N], the true class of each image."""
     answers: Answers
 
 
@@ -46,7 +47,7 @@ class Step:
 
     Attributes:
         view: Its name.
-        accuracy: Condition → accuracy over all the views so far.
+        accuracy: Condition → accuracy with all views so far.
     """
 
     view: str
@@ -55,15 +56,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of it.
+    """The views to average over, and how they were chosen.
 
     Attributes:
-        views: The views to average over, in order; the image alone where no others help.
-        steps: The path, the image alone first, then each view as it was added; it may go on beyond `views`
-            where what it came to was not kept.
-        gain: Accuracy gained at the end of the path over the image alone, all conditions together.
-        interval: Its 95 % interval.
-        reason: Why the path was not kept; "" where it was, or where there is none.
+        views: The views to average over, in order; only the unchanged image where no others help.
+        steps: The path of the search: the unchanged image, then each view as it was added. It is longer than
+            `views` if its result was not kept.
+        gain: Accuracy gained at the end of the path over the unchanged image, over all conditions.
+        interval: 95 % interval of the gain.
+        reason: Why the path was not kept; "" if it was kept or there is none.
     """
 
     views: tuple[str, ...]
@@ -72,26 +73,31 @@ class Choice:
     interval: tuple[float, float]
     reason: str = ""
 
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON values; the time of a prediction grows with the number of views."""
-        return {
-            "views": list(self.views),
-            "steps": [{"view": step.view, "accuracy": step.accuracy} for step in self.steps],
-            "gain": self.gain,
-            "interval": list(self.interval),
-            "reason": self.reason,
-            "times_slower": len(self.views),
-        }
+    def entry(self, asked: str) -> ViewChoice:
+        """Return the entry `tta` of the metrics; a prediction takes time in proportion to the views.
+
+        Args:
+            asked: The requested preset, or `search`.
+        """
+        return ViewChoice(
+            asked=asked,
+            views=list(self.views),
+            steps=[ViewStep(view=step.view, accuracy=step.accuracy) for step in self.steps],
+            gain=self.gain,
+            interval=self.interval,
+            reason=self.reason,
+            times_slower=len(self.views),
+        )
 
 
 def choose(conditions: Mapping[str, Condition], *, max_views: int, resamples: int, seed: int) -> Choice:
-    """Search among the views that were answered for.
+    """Search the views that the conditions have probabilities for.
 
     Args:
-        conditions: Name → condition; the same views, `identity` among them, in each.
-        max_views: How many views may be averaged over.
-        resamples: Of the interval.
-        seed: Of the resamples.
+        conditions: Name → condition; each has the same views, `identity` among them.
+        max_views: Maximum number of views to average over.
+        resamples: Number of bootstrap resamples of the interval.
+        seed: Random seed of the bootstrap.
 
     Raises:
         ValueError: There is no condition, or one lacks `identity` or has other views than the rest.
@@ -126,13 +132,13 @@ def choose(conditions: Mapping[str, Condition], *, max_views: int, resamples: in
 def keep_harmless(
     conditions: Mapping[str, Condition], views: Sequence[str], *, resamples: int, seed: int
 ) -> Choice:
-    """Keep the views that were asked for, unless they cost accuracy in any condition.
+    """Keep the requested views unless they lose accuracy in any condition.
 
     Args:
-        conditions: Name → condition, with answers for these views and for `identity`.
-        views: Those asked for, in order.
-        resamples: Of the interval.
-        seed: Of the resamples.
+        conditions: Name → condition, with probabilities for these views and for `identity`.
+        views: The requested views, in order.
+        resamples: Number of bootstrap resamples of the interval.
+        seed: Random seed of the bootstrap.
 
     Raises:
         ValueError: There is no condition, or one lacks `identity` or has other views than the rest.
@@ -150,7 +156,9 @@ def keep_harmless(
     cost = _cost(alone, right)
     if not cost:
         return Choice(tuple(views), tuple(steps), gain, interval)
-    lost = ", ".join(f"{count} of {len(right[name])} {name} ones" for name, count in cost.items())
+    lost = ", ".join(
+        f"{count} of {len(right[name])} {name.replace('_', ' ')} ones" for name, count in cost.items()
+    )
     reason = f"averaged over them, fewer val images are right: {lost} lost"
     return Choice((IDENTITY,), tuple(steps), gain, interval, reason)
 
@@ -165,7 +173,7 @@ def _common_views(conditions: Mapping[str, Condition]) -> Sequence[str]:
     return list(next(iter(conditions.values())).answers)
 
 
-def _right(labels: Labels, total: NDArray[np.floating[Any]], num_views: int) -> NDArray[np.bool_]:
+def _right(labels: Labels, total: Probabilities, num_views: int) -> NDArray[np.bool_]:
     named = (total / num_views).astype(np.float32).argmax(1)
     right: NDArray[np.bool_] = named == labels
     return right

@@ -1,7 +1,6 @@
-"""What every page that a person opens is made with: its templates, the forms of its figures, its pictures.
+"""What all HTML pages share: templates, number formats, pictures.
 
-Guarantees: no script, no external resource; every text that came from data is escaped; a page holds its
-pictures itself.
+Guarantees: no script, no external resource; every text from data is escaped; a page contains its pictures.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import base64
 import io
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 COLOURS, STRENGTH = "inferno", 0.7
-"""The colours of matplotlib that a map is drawn in, and how much of them covers the image in grey."""
+"""Colour map of matplotlib for heat maps, and its opacity over the grey image."""
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
 
@@ -39,7 +38,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
 
 PERCENT_SIGN = "\N{NO-BREAK SPACE}%"
 TILE_PIXELS = 128
-"""The most that a small picture is drawn with."""
+"""Maximum height and width of a small picture."""
 
 
 def environment(*folders: Path) -> jinja2.Environment:
@@ -57,7 +56,7 @@ def environment(*folders: Path) -> jinja2.Environment:
     return made
 
 
-def percent(value: Any, digits: int = 1) -> str:
+def percent(value: object, digits: int = 1) -> str:
     """Return e.g. "97.8 %", never rounding up to a perfect 100 %; "–" where there is no number."""
     if not is_number(value):
         return "–"
@@ -67,7 +66,7 @@ def percent(value: Any, digits: int = 1) -> str:
     return text + PERCENT_SIGN
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: object, digits: int = 3) -> str:
     """Return e.g. "0.978"; "–" where there is no number."""
     return f"{value:.{digits}f}" if is_number(value) else "–"
 
@@ -77,7 +76,7 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether there is a finite number to print."""
     return isinstance(value, int | float) and isfinite(value)
 
@@ -97,7 +96,7 @@ def png_uri(png: bytes) -> str:
 
 
 def small(image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Return an image no larger than it is shown: a sheet of many need not weigh megabytes."""
+    """Return an image reduced to TILE_PIXELS, so that a page of many pictures stays small."""
     return (
         np.zeros((1, 1, 3), np.uint8) if image is None else fit(image, min(TILE_PIXELS, len(image)), "crop")
     )

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaflow.tasks.core.facts import Split, TrainFacts
+from hemaflow.tasks.core.history import EpochRow
+from hemaflow.tasks.core.run_metrics import RunMetrics
+from hemaflow.tasks.sources.base import Finding
+
+
+class MetricText(NamedTuple):
+    """How pages show a scalar metric."""
+
+    title: str
+    meaning: str
+    """What the metric says, in a few words."""
+    percent: bool = False
+    """Whether it is shown in percent."""
+
 
 @dataclass(frozen=True)
 class Explained:
-    """One image, and where the model looked."""
+    """One image with its Grad-CAM map."""
 
     id: str
     image: NDArray[np.uint8]
     """uint8[H, W, 3] in 0..255."""
     heat: NDArray[np.float32]
-    """float32[H, W] in 0..1: how much each place speaks for the class that was named; 0 where none does."""
+    """float32[H, W] in 0..1: how much each place supports the predicted class."""
     label: int
     predicted: int
     probability: float
-    """What the model gave the class it named, in 0..1."""
+    """Probability of the predicted class, in 0..1."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that the model named wrong."""
+    """One image that the model predicts wrong."""
 
     id: str
     split: str
@@ -35,14 +51,14 @@ class Mistake:
     label: int
     predicted: int
     probability: float
-    """What the model gave the class it named, in 0..1."""
+    """Probability of the predicted class, in 0..1."""
 
 
 class Spoiled(NamedTuple):
     """One spoiled image."""
 
     corruption: str
-    """A name of MEDMNIST_C, at its worst; "" for the heavy mix."""
+    """A name of MEDMNIST_C, at severity 5; "" for the heavy mix."""
     image: NDArray[np.uint8]
     """uint8[H, W, 3] in 0..255."""
     label: int
@@ -51,39 +67,41 @@ class Spoiled(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """Spoiled images to look at."""
+    """Spoiled images to show."""
 
-    heavy: list[Spoiled] = field(default_factory=list)
-    """Of each class the first image, under the heavy mix."""
+    heavy_mix: list[Spoiled] = field(default_factory=list)
+    """The first image of each class under the heavy mix."""
     original: NDArray[np.uint8] | None = None
-    """uint8[H, W, 3], the image that `corruptions` are made of."""
+    """uint8[H, W, 3], the image that is corrupted."""
     corruptions: list[Spoiled] = field(default_factory=list)
-    """It under each corruption of MedMNIST-C at its worst."""
+    """That image under each corruption of MedMNIST-C at severity 5."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """All that a report tells; nothing in it may depend on when or where it was made."""
+    """The content of a report; nothing in it may depend on when or where it was made."""
 
     source: str
     classes: list[str]
-    class_counts: dict[str, list[int]]
-    """Split → images of each class."""
+    class_counts: Mapping[Split, list[int]]
+    """Split → number of images of each class."""
     image_size_pixels: int
-    configs: dict[str, dict[str, Any]]
-    """Stage → its configuration."""
+    configs: Mapping[str, Mapping[str, object]]
+    """Stage → its config."""
     keys: dict[str, str]
     """Stage → its key."""
-    metrics: dict[str, Any]
-    """The content of metrics.json; of the entries of spoiled images, those that were measured."""
-    history: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
-    num_findings: dict[str, int]
+    metrics: RunMetrics
+    metric_texts: Mapping[str, MetricText]
+    """Scalar metric → how to show it, in the order of the table."""
+    history: list[EpochRow]
+    findings: list[Finding]
+    num_findings: Mapping[str, int]
+    """Kind of finding → number of images it concerns."""
     preview_png: bytes
     mistakes: list[Mistake]
-    train_facts: dict[str, Any]
+    train_facts: TrainFacts
     tta: str
-    """What was asked for: a preset of views, or search; "none" where there is no TTA."""
+    """The requested preset of views, or `search`; `none` without TTA."""
     examples: Examples = field(default_factory=Examples)
     explained: list[Explained] = field(default_factory=list)
-    """In the order of the classes."""
+    """The images to explain, in the order of the classes."""

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 
 
 def note(counts: Mapping[str, int | None], split: str) -> str:
-    """Return what a reader must know of the figures of a split; "" where none of its images was learnt from.
+    """Return what a reader must know about the figures of a split; "" if no model was trained on its images.
 
     Args:
-        counts: What `already_learnt` gave.
+        counts: Split → images that the models this one builds on were trained on; None where unknown.
         split: The split.
     """
     count = counts.get(split, 0)
     if count is None:
         return (
-            f"Whether the models that this one began from, or is made of, learnt from images of {split} "
-            "cannot be told: their data is gone from the store, or of another image size."
+            f"The models that this one builds on may have been trained on images of {split}: "
+            "their data is no longer in the store, or has another image size."
         )
     if not count:
         return ""
     return (
-        f"The models that this one began from, or is made of, learnt from {count} of the images of {split}: "
-        "it looks better here than it is."
+        f"The models that this one builds on were trained on {count} of the images of {split}: "
+        "its figures are too good."
     )

@@ -1,7 +1,7 @@
 """The report's plots: matplotlib figures as inline SVG in the colours and the font of the page around it.
 
-Guarantees: the same values give the same bytes (no dates, seeded ids); ids are prefixed by the plot's name,
-so that several plots can share a page; nothing outside the text is referred to.
+Guarantees: the same values give the same bytes (no dates, seeded ids); ids are prefixed with the plot's name,
+so that several plots can share a page; the SVG refers to nothing outside itself.
 """
 
 from __future__ import annotations
@@ -9,10 +9,17 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-# Colours nobody would choose, replaced in the SVG by the page's own variables: light, dark and print in one.
+from hemaflow.tasks.core.history import EpochRow
+from hemaflow.tasks.core.run_metrics import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Placeholder colours. The SVG has the page's CSS variables instead: one plot for light, dark and print.
 _THEME = {
     "#010203": "var(--ink)",
     "#010204": "var(--muted)",
@@ -51,19 +58,19 @@ _STYLE = {
 }
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> str:
+def training_curves(history: Sequence[EpochRow], best_epoch: int) -> str:
     """Plot loss and accuracy of train and val over the epochs.
 
     Args:
-        history: One mapping an epoch: epoch, phase, loss, accuracy, val_loss, val_accuracy. At least one.
-        best_epoch: The epoch (as the history counts them) to mark, if it is among them.
+        history: At least one epoch.
+        best_epoch: Number of the epoch to mark, if it is in the history.
 
     Returns:
         An `<svg>` element.
     """
 
-    def draw(figure: Any) -> None:
-        epochs = [int(entry["epoch"]) for entry in history]
+    def draw(figure: Figure) -> None:
+        epochs = [row.epoch for row in history]
         few = {"marker": "o", "markersize": 4} if len(epochs) <= 12 else {}
         panels = figure.subplots(1, 2)
         for axes, name, title in zip(panels, ("accuracy", "loss"), ("Accuracy", "Loss"), strict=True):
@@ -71,12 +78,13 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
                 (name, "train", _TRAIN, (0, (4, 1.6))),
                 (f"val_{name}", "val", _VAL, "-"),
             ):
-                values = [_number(entry.get(key)) for entry in history]
-                if not all(map(math.isnan, values)):  # as those of val are where it has no images
+                values = [_number(getattr(row, key)) for row in history]
+                if not all(map(math.isnan, values)):  # val without images
                     axes.plot(epochs, values, color=colour, linestyle=style, label=label, **few)
             _mark_phases(axes, history)
-            marked = history[epochs.index(best_epoch)] if best_epoch in epochs else {}
-            best = _number(marked.get(f"val_{name}"))
+            best = math.nan
+            if best_epoch in epochs:
+                best = _number(getattr(history[epochs.index(best_epoch)], f"val_{name}"))
             if not math.isnan(best):
                 axes.plot(
                     [best_epoch], [best], "o", color=_VAL, markersize=10, markerfacecolor="none",
@@ -91,27 +99,28 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     return _svg("training", (9.6, 3.5), draw)
 
 
-def reliability(confidence: Sequence[Any], accuracy: Sequence[Any], count: Sequence[int]) -> str:
-    """Plot how often the model is right against how sure it says it is, and below how often it says so.
+def reliability(bins: Reliability) -> str:
+    """Plot accuracy against confidence, and below it the number of images in each bin.
 
     Args:
-        confidence: Mean probability of the predicted class in each bin, in 0..1; None or NaN in empty bins.
-        accuracy: Share of right predictions in each bin, in 0..1; None or NaN in empty bins.
-        count: Images in each bin; the bins are of equal width and cover 0..1.
+        bins: Of equal width, covering 0..1; at least one has images.
 
     Returns:
         An `<svg>` element.
     """
 
-    def draw(figure: Any) -> None:
+    from matplotlib.ticker import NullLocator
+
+    def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        count = bins.count
         filled = [i for i, images in enumerate(count) if images]
         upper.plot([0, 1], [0, 1], color=_MUTED, linestyle=(0, (2, 2)), linewidth=1.2)
         upper.annotate(
             "as sure as right", (0.16, 0.16), xytext=(0, 7), textcoords="offset points", rotation=45,
             rotation_mode="anchor", transform_rotates_text=True, ha="center", color=_MUTED, fontsize=9,
         )  # fmt: skip
-        x, y = ([_number(values[i]) for i in filled] for values in (confidence, accuracy))
+        x, y = ([values[i] for i in filled] for values in (bins.confidence, bins.accuracy))
         upper.plot(x, y, color=_VAL, linewidth=1.4)
         most = max(count, default=0) or 1
         upper.scatter(
@@ -123,27 +132,26 @@ def reliability(confidence: Sequence[Any], accuracy: Sequence[Any], count: Seque
         lower.set(ylabel="images", xlabel="probability given to the predicted class", yscale="symlog")
         lower.set_ylim(0, None)
         lower.set_yticks([0, *(10**power for power in range(1, 7) if 10**power <= most * 3)])
-        lower.yaxis.set_minor_locator(_no_ticks())
+        lower.yaxis.set_minor_locator(NullLocator())
         lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         figure.align_ylabels([upper, lower])
 
     return _svg("reliability", (5.0, 4.8), draw)
 
 
-def _mark_phases(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a line where the training phase changes, and write each phase's name above its epochs."""
+def _mark_phases(axes: Axes, history: Sequence[EpochRow]) -> None:
+    """Draw a line between training phases, and write each phase's name above its epochs."""
     start = 0
     for i in range(1, len(history) + 1):
-        if i < len(history) and history[i].get("phase") == history[start].get("phase"):
+        if i < len(history) and history[i].phase == history[start].phase:
             continue
-        first, last = int(history[start]["epoch"]), int(history[i - 1]["epoch"])
+        first, last = history[start].epoch, history[i - 1].epoch
         if start:
             axes.axvline(first - 0.5, color=_MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
-        name = str(history[start].get("phase") or "")
         axes.text(
             (first + last) / 2,
             1.02,
-            name[:24],
+            history[start].phase[:24],
             transform=axes.get_xaxis_transform(),
             ha="center",
             va="bottom",
@@ -154,17 +162,11 @@ def _mark_phases(axes: Any, history: Sequence[Mapping[str, Any]]) -> None:
         start = i
 
 
-def _no_ticks() -> Any:
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -182,6 +184,6 @@ def _svg(name: str, size_inches: tuple[float, float], draw: Callable[[Any], None
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would reach out of the plot
+    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would style the whole page
     head = r'<svg \1 aria-hidden="true" stroke-linejoin="round" stroke-linecap="butt">'
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', head, text, count=1)

@@ -1,9 +1,9 @@
-"""The report: one HTML page that needs nothing else, with everything a person asks of a trained model first.
+"""The report: one self-contained HTML page about a trained model.
 
-`render` takes what evaluate has gathered (`ReportInputs`) and gives the page. Guarantees: no script, no
-external resource, no date; the same inputs give the same bytes; every text that came from data (class names,
-file names, reasons) is escaped. The page's form is in `report.html.j2`, the plots are in `plots.py`, the
-words are here.
+`render` takes the results of evaluate (`ReportInputs`) and returns the page. Guarantees: no script, no
+external resource, no date; the same inputs give the same bytes; every text from data (class names, file
+names, reasons) is escaped. The layout is in `report.html.j2`, the plots are in `plots.py`, the sentences are
+here.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from math import comb
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+from hemaflow.tasks.core.run_metrics import Flips, RunMetrics, SplitMetrics
 from hemaflow.tasks.report import plots, robustness_section, views_section
 from hemaflow.tasks.report.html import (
     PERCENT_SIGN,
     count,
     environment,
-    is_number,
     number,
     overlay,
     percent,
@@ -26,24 +26,14 @@ from hemaflow.tasks.report.html import (
     png_uri,
     small,
 )
-from hemaflow.tasks.report.inputs import Explained, ReportInputs, Spoiled
+from hemaflow.tasks.report.inputs import Explained, MetricText, ReportInputs, Spoiled
 from hemaflow.tasks.report.notes import note
+from hemaflow.tasks.sources.base import Finding
+
+Item = TypeVar("Item")
 
 CODE_FILES = ("report.html.j2",)
 SPLIT_NAMES = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
-
-METRIC_NAMES = {
-    "accuracy": ("Accuracy", "share of the images named right"),
-    "balanced_accuracy": (
-        "Balanced accuracy",
-        "mean recall of the classes: rare ones count like common ones",
-    ),
-    "macro_f1": ("Macro F1", "mean over the classes of F1, which weighs precision and recall"),
-    "macro_auc": ("Macro AUC", "how well each class's probability ranks its own images before all others"),
-    "ece": ("ECE", "expected calibration error: how far stated certainty is from the share right; 0 is best"),
-    "nll": ("NLL", "negative log-likelihood of the true class; 0 is best"),
-}
-PERCENT_METRICS = {"accuracy", "balanced_accuracy", "macro_f1"}
 
 FINDING_NAMES = {
     "conflicting-label": "the same picture under several labels",
@@ -52,12 +42,12 @@ FINDING_NAMES = {
     "exact-duplicate": "pixel for pixel the same as another image",
     "ignored-file": "no image of a class",
     "near-duplicate": "almost the same as another image: kept, in the same split",
-    "reference-duplicate": "the same as a picture of the reference set, or almost: never learnt from",
+    "reference-duplicate": "the same as a picture of the reference set, or almost: not used for training",
     "unreadable": "cannot be read as an image",
     "wrong-shape": "not of the shape of the others",
 }
 
-# What a list of findings shows before it is cut in the middle; findings.json holds them all.
+# Maximum length of lists before they are cut in the middle; findings.json has them all.
 FINDINGS_SHOWN, ITEMS_SHOWN = 30, 6
 
 
@@ -66,33 +56,67 @@ class Cell(NamedTuple):
 
     value: str
     share: str
-    """Of the row, that is of the images of the true class."""
+    """Share of the row, that is of the images of the true class."""
     shade: float
-    """How strongly to colour it, in 0..1."""
+    """Opacity of its colour, in 0..1."""
     kind: str
 
 
-class Shown(NamedTuple):
+class Shown(NamedTuple, Generic[Item]):
     """A list cut in the middle."""
 
-    first: list[Any]
+    first: list[Item]
     num_left_out: int
-    last: list[Any]
+    last: list[Item]
+
+
+class ShownFinding(NamedTuple):
+    """A finding, ready to print."""
+
+    action: str
+    reason: str
+    shown: Shown[str]
+    """The images that it concerns."""
+
+
+class FindingGroup(NamedTuple):
+    """All findings of one kind."""
+
+    kind: str
+    meaning: str
+    number: int
+    num_items: int
+    """Images that the findings concern."""
+    shown: Shown[ShownFinding]
+
+
+class FlipRow(NamedTuple):
+    """What TTA changed on one split."""
+
+    split: str
+    flips: Flips
+    net: int
+    """Images gained."""
+    chance: float
+    """p of the exact two-sided sign test."""
 
 
 def render(inputs: ReportInputs) -> bytes:
     """Return the report as HTML, in UTF-8."""
     template = environment().get_template(CODE_FILES[0])
-    choice = inputs.metrics.get("tta", {})
+    choice = inputs.metrics.tta
     with_tta = views_section.uses_views(inputs.tta, choice)
-    shown = [
-        name for name in SPLIT_NAMES if name in inputs.metrics and (with_tta or not name.endswith("_tta"))
-    ]
-    judged = [name for name in shown if inputs.metrics[name]["num_examples"]] or shown
+    shown = {
+        name: entry
+        for name in SPLIT_NAMES
+        if (entry := inputs.metrics.entry(name)) and (with_tta or not name.endswith("_tta"))
+    }
+    judged = [name for name, entry in shown.items() if entry.num_examples] or list(shown)
     detail = next((name for name in ("test_tta", "test", "val_tta", "val") if name in judged), "")
-    entry = inputs.metrics.get(detail, {})
+    entry = inputs.metrics.entry(detail)
+    confusion = entry.confusion if entry else []
     split, suffix = detail.removesuffix("_tta"), "_tta" if detail.endswith("_tta") else ""
-    corrupted = inputs.metrics.get(f"{split}_medmnistc", {})
+    corrupted = inputs.metrics.measured().get(f"{split}_medmnistc")
     page = template.render(
         inputs=inputs,
         with_tta=with_tta,
@@ -102,24 +126,26 @@ def render(inputs: ReportInputs) -> bytes:
         entry=entry,
         summary=_summary(inputs, detail, with_tta),
         split_names=[SPLIT_NAMES[name] for name in shown],
-        metric_rows=_metric_rows(inputs.metrics, shown),
-        confusion_rows=_confusion_rows(entry.get("confusion") or []),
-        confusions=_confusions(inputs, entry.get("confusion") or []),
+        metric_rows=_metric_rows(inputs.metric_texts, list(shown.values())),
+        confusion_rows=_confusion_rows(confusion),
+        confusions=_confusions(inputs, confusion),
         robustness=robustness_section.sentences(inputs.metrics, split, suffix),
         scores=robustness_section.scores(inputs.metrics, split, suffix),
         corrupted=corrupted,
-        corruption_rows=robustness_section.rows(corrupted),
-        severity_means=robustness_section.severity_means(corrupted) if corrupted.get("num_examples") else [],
+        corruption_rows=robustness_section.rows(corrupted) if corrupted else [],
+        severity_means=robustness_section.severity_means(corrupted) if corrupted else [],
         recall_rows=robustness_section.recalls(inputs.metrics, split, suffix),
-        spoken=robustness_section.spoken,
-        heavy_examples=_tiles(inputs.examples.heavy),
+        display_name=robustness_section.display_name,
+        heavy_mix_examples=_tiles(inputs.examples.heavy_mix),
         original=picture_uri(small(inputs.examples.original)) if inputs.examples.corruptions else "",
         corrupted_examples=_tiles(inputs.examples.corruptions),
         split=split,
         flips=_flips(inputs.metrics) if with_tta else [],
         explained=_explained(inputs),
-        training=_training_plot(inputs),
-        reliability=_reliability_plot(entry),
+        training=plots.training_curves(inputs.history, inputs.train_facts.best_epoch)
+        if inputs.history
+        else "",
+        reliability=_reliability_plot(entry) if entry else "",
         preview=png_uri(inputs.preview_png) if inputs.preview_png else "",
         mistakes=[(mistake, picture_uri(mistake.image)) for mistake in inputs.mistakes],
         finding_groups=_finding_groups(inputs.findings, inputs.num_findings),
@@ -131,55 +157,55 @@ def render(inputs: ReportInputs) -> bytes:
 
 def _summary(inputs: ReportInputs, detail: str, with_tta: bool) -> list[str]:
     """Say in a few sentences what the figures mean, for the split and views that the page is about."""
-    entry = inputs.metrics.get(detail)
-    if not entry or not entry.get("num_examples"):
+    entry = inputs.metrics.entry(detail)
+    if not entry or not entry.num_examples:
         return ["There were no images to judge this model on."]
-    num_examples = int(entry["num_examples"])
-    wrong = num_examples - sum(row[i] for i, row in enumerate(entry["confusion"]))
-    averaged = views_section.spoken(inputs.tta, inputs.metrics.get("tta", {})) if with_tta else ""
+    num_examples = entry.num_examples
+    wrong = num_examples - sum(row[i] for i, row in enumerate(entry.confusion))
+    averaged = views_section.describe(inputs.tta, inputs.metrics.tta) if with_tta else ""
     views = f", averaging over {averaged}" if averaged else ""
-    learnt = note(inputs.metrics.get("already_learnt", {}), detail.removesuffix("_tta"))
-    unseen = "" if learnt else " it had never seen"
+    overlap = note(inputs.metrics.data_overlap, detail.removesuffix("_tta"))
+    unseen = "" if overlap else " it had never seen"
     sentences = [
-        f"Of {count(num_examples)} images{unseen}, the model names {percent(entry['accuracy'])}"
+        f"Of {count(num_examples)} images{unseen}, the model names {percent(entry.accuracy)}"
         f" right{views}, and {count(wrong)} wrong."
     ]
-    if learnt:
-        sentences.append(learnt)
-    low, high = (entry.get("intervals") or {}).get("accuracy") or (None, None)
-    if low is not None:
-        sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {percent(low)} to {percent(high)}.")
-    confusions = _confusions(inputs, entry["confusion"], most=1)
+    if overlap:
+        sentences.append(overlap)
+    if interval := entry.intervals.get("accuracy"):
+        low, high = map(percent, interval)
+        sentences.append(f"The 95\N{NO-BREAK SPACE}% interval is {low} to {high}.")
+    confusions = _confusions(inputs, entry.confusion, most=1)
     for first in confusions:
         sentences.append(
             f"Its most frequent mistake is {first['true']} taken for {first['named']}"
             f" ({first['value']} times, {first['share']} of them)."
         )
-    judged = [row for row in entry["per_class"] if row["support"]]
+    judged = [row for row in entry.per_class if row.support]
     if len(judged) > 1 and confusions:
-        worst = min(judged, key=lambda row: row["recall"])
-        sentences.append(f"It finds {worst['class']} least often: {percent(worst['recall'])} of them.")
+        worst = min(judged, key=lambda row: row.recall)
+        sentences.append(f"It finds {worst.name} least often: {percent(worst.recall)} of them.")
     return sentences
 
 
 def _metric_rows(
-    metrics: Mapping[str, Any], shown: Sequence[str]
+    metric_texts: Mapping[str, MetricText], entries: Sequence[SplitMetrics]
 ) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Return name and meaning of each metric, and its value and interval for each of the entries shown."""
+    """Return title and meaning of each metric, and its value and interval in each entry."""
     rows = []
-    for metric, (name, meaning) in METRIC_NAMES.items():
-        text = percent if metric in PERCENT_METRICS else number
+    for name, text in metric_texts.items():
+        form = percent if text.percent else number
         cells = []
-        for split in shown:
-            low, high = (metrics[split].get("intervals") or {}).get(metric) or (None, None)
-            interval = f"{text(low).removesuffix(PERCENT_SIGN)} – {text(high)}" if is_number(low) else ""
-            cells.append((text(metrics[split].get(metric)), interval))
-        rows.append((name, meaning, cells))
+        for entry in entries:
+            low, high = map(form, entry.intervals.get(name, (None, None)))
+            interval = f"{low.removesuffix(PERCENT_SIGN)} – {high}" if name in entry.intervals else ""
+            cells.append((form(entry.score(name)), interval))
+        rows.append((text.title, text.meaning, cells))
     return rows
 
 
 def _confusion_rows(confusion: Sequence[Sequence[int]]) -> list[list[Cell]]:
-    """Return the cells. A mistake's shade goes with the root of its share: even a few must be seen."""
+    """Return the cells. The shade of a mistake is the root of its share: even a few must be visible."""
     rows = []
     for true, row in enumerate(confusion):
         total = sum(row) or 1
@@ -215,70 +241,51 @@ def _confusions(
     ]
 
 
-def _flips(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return, for each split, what TTA changed and whether chance would do as much.
+def _flips(metrics: RunMetrics) -> list[FlipRow]:
+    """Return what TTA changed on each split, and whether chance explains it.
 
-    `chance` is the exact two-sided sign test over the images that changed between right and wrong (McNemar,
+    The test is the exact two-sided sign test over the images that changed between right and wrong (McNemar,
     Psychometrika 12, 1947, in its exact form): how likely coin flips would divide them at least as unevenly.
     """
     rows = []
     for split in ("val", "test"):
-        flips = metrics.get(f"{split}_tta", {}).get("flips")
-        if flips:
-            right, wrong = int(flips["to_right"]), int(flips["to_wrong"])
+        entry = metrics.entry(f"{split}_tta")
+        if entry and entry.flips:
+            right, wrong = entry.flips.to_right, entry.flips.to_wrong
             both = right + wrong
             tail = sum(comb(both, k) for k in range(min(right, wrong) + 1))
-            rows.append(
-                {"split": split, **flips, "net": right - wrong, "chance": min(1.0, 2 * tail / 2**both)}
-            )
+            rows.append(FlipRow(split, entry.flips, right - wrong, min(1.0, 2 * tail / 2**both)))
     return rows
 
 
-def _training_plot(inputs: ReportInputs) -> str:
-    if not inputs.history:
+def _reliability_plot(entry: SplitMetrics) -> str:
+    if not entry.reliability or not any(entry.reliability.count):
         return ""
-    best = inputs.train_facts.get("best_epoch")
-    return plots.training_curves(inputs.history, None if best is None else int(best))
+    return plots.reliability(entry.reliability)
 
 
-def _reliability_plot(entry: Mapping[str, Any]) -> str:
-    bins = entry.get("reliability") or {}
-    if not any(bins.get("count", ())):
-        return ""
-    return plots.reliability(bins["confidence"], bins["accuracy"], bins["count"])
-
-
-def _finding_groups(
-    findings: Sequence[Mapping[str, Any]], num_findings: Mapping[str, int]
-) -> list[dict[str, Any]]:
+def _finding_groups(findings: Sequence[Finding], num_findings: Mapping[str, int]) -> list[FindingGroup]:
     groups = []
-    kinds = sorted({*num_findings, *(str(finding["kind"]) for finding in findings)})
-    for kind in kinds:
-        found = [finding for finding in findings if finding["kind"] == kind]
-        rows = [{"of": "", **finding, "shown": _cut(finding["items"], ITEMS_SHOWN)} for finding in found]
-        num = int(num_findings.get(kind, len(found)))
+    for kind in sorted({*num_findings, *(finding.kind for finding in findings)}):
+        found = [finding for finding in findings if finding.kind == kind]
+        rows = [ShownFinding(each.action, each.reason, _cut(each.items, ITEMS_SHOWN)) for each in found]
+        num = num_findings.get(kind, len(found))
         if num or found:
-            groups.append(
-                {
-                    "kind": kind,
-                    "meaning": FINDING_NAMES.get(kind, ""),
-                    "number": num,
-                    "num_items": sum(len(finding["items"]) for finding in found),
-                    "shown": _cut(rows, FINDINGS_SHOWN),
-                }
-            )
+            num_items = sum(len(finding.items) for finding in found)
+            meaning = FINDING_NAMES.get(kind, "")
+            groups.append(FindingGroup(kind, meaning, num, num_items, _cut(rows, FINDINGS_SHOWN)))
     return groups
 
 
-def _cut(items: Sequence[Any], most: int) -> Shown:
-    """Return all of a list, or its first and last ones and how many are left out between them."""
+def _cut(items: Sequence[Item], most: int) -> Shown[Item]:
+    """Return the whole list, or its first and last items and how many are left out between them."""
     if len(items) <= most:
         return Shown(list(items), 0, [])
     tail = most // 2
     return Shown(list(items[: most - tail]), len(items) - most, list(items[len(items) - tail :]))
 
 
-def _flat(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
     return [
         (name, value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
         for name, value in config.items()
@@ -290,7 +297,7 @@ def _tiles(examples: Sequence[Spoiled]) -> list[tuple[Spoiled, str]]:
 
 
 def _explained(inputs: ReportInputs) -> list[tuple[str, list[tuple[Explained, str, str]]]]:
-    """Return, class by class, what is explained: the case, its image and its overlay."""
+    """Return the explained images class by class: the case, its picture and its overlay."""
     groups: dict[int, list[tuple[Explained, str, str]]] = {}
     for case in inputs.explained:
         pictures = (case.image, overlay(case.image, case.heat))

@@ -1,103 +1,118 @@
-"""What the report says of spoiled images: figures, tables and pictures, ready to print.
+"""The part of the report about spoiled images: scores, tables and sentences, ready to print.
 
-Reads the entries heavy, heavy_tta and medmnistc of metrics.json and the examples that
-`tasks/evaluate/robustness.py` kept; `tasks/report/report.py` renders what `section` returns.
+Reads the entries heavy_mix, heavy_mix_tta and medmnistc of the metrics; `tasks/report/report.py` renders it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from hemaflow.tasks.core.run_metrics import RunMetrics, SplitMetrics
+
 
 class Score(NamedTuple):
-    """One of the figures that stand side by side."""
+    """An accuracy under one condition."""
 
     name: str
     meaning: str
     accuracy: float
     interval: tuple[float, float]
     lost: float
-    """Accuracy lost against clean images."""
+    """Accuracy lost relative to clean images."""
+
+
+class Measured(NamedTuple):
+    """An entry of the metrics under the name that the report gives it."""
+
+    name: str
+    meaning: str
+    entry: SplitMetrics
 
 
 class Heat(NamedTuple):
-    """One share of the table, and how strongly to colour it."""
+    """One accuracy of the table and its colour."""
 
     value: float
     shade: float
-    """In 0..1; the worse, the more."""
+    """Opacity in 0..1; the worse, the higher."""
     kind: str
 
 
-def scores(metrics: Mapping[str, Any], split: str, suffix: str) -> list[Score]:
-    """Return the accuracies on clean, heavily spoiled and corrupted images, as far as they were measured.
+class CorruptionRow(NamedTuple):
+    """The scores under one corruption, ready to print."""
+
+    name: str
+    cells: list[Heat]
+    """The accuracy at severities 1 to 5."""
+    mean: Heat
+    balanced_error: float
+    to_alexnet: float
+    worst: bool
+
+
+def scores(metrics: RunMetrics, split: str, suffix: str) -> list[Score]:
+    """Return the accuracies on clean, heavy-mix and corrupted images, as far as they were measured.
 
     Args:
-        metrics: The content of metrics.json.
+        metrics: The metrics of the run.
         split: val or test.
-        suffix: "_tta" where clean and heavy are to be averaged over the views, "" where not.
+        suffix: "_tta" for predictions averaged over the views, "" for the unchanged images.
     """
     measured = _measured(metrics, split, suffix)
-    clean = measured[0][3]["accuracy"] if measured else 0.0
+    accuracies = [each.entry.accuracy or 0.0 for each in measured]
     return [
-        Score(name, meaning, found["accuracy"], found["intervals"]["accuracy"], clean - found["accuracy"])
-        for _, name, meaning, found in measured
+        Score(each.name, each.meaning, accuracy, each.entry.intervals["accuracy"], accuracies[0] - accuracy)
+        for each, accuracy in zip(measured, accuracies, strict=True)
     ]
 
 
-def _measured(
-    metrics: Mapping[str, Any], split: str, suffix: str
-) -> list[tuple[str, str, str, Mapping[str, Any]]]:
-    """Return entry, name, meaning and content of what was measured of a split, the clean images first."""
+def _measured(metrics: RunMetrics, split: str, suffix: str) -> list[Measured]:
+    """Return what was measured of a split, the clean images first."""
     views = " (TTA)" if suffix else ""
     columns = (
         (split + suffix, f"Clean{views}", "as they came from the microscope"),
         (
-            f"{split}_heavy{suffix}",
+            f"{split}_heavy_mix{suffix}",
             f"Heavy mix{views}",
             "moved, recoloured, noisy, holed or corrupted",
         ),
         (f"{split}_medmnistc", "MedMNIST-C", "eleven corruptions, five severities each"),
     )
+    there = metrics.measured()
+    return [Measured(name, meaning, there[entry]) for entry, name, meaning in columns if entry in there]
+
+
+def rows(entry: SplitMetrics) -> list[CorruptionRow]:
+    """Return one row for each corruption."""
     return [
-        (entry, name, meaning, metrics[entry])
-        for entry, name, meaning in columns
-        if metrics.get(entry, {}).get("num_examples")
+        CorruptionRow(
+            display_name(row.corruption),
+            [heat(value) for value in row.accuracy],
+            heat(float(np.mean(row.accuracy))),
+            row.balanced_error,
+            row.balanced_error_to_alexnet,
+            row.corruption == entry.worst_corruption,
+        )
+        for row in entry.corruptions
     ]
 
 
-def rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each corruption: its accuracy by severity and on the mean, and its balanced error."""
-    return [
-        {
-            "name": spoken(row["corruption"]),
-            "cells": [heat(value) for value in row["accuracy"]],
-            "mean": heat(float(np.mean(row["accuracy"]))),
-            "balanced_error": row["balanced_error"],
-            "to_alexnet": row["balanced_error_to_alexnet"],
-            "worst": row["corruption"] == entry["worst_corruption"],
-        }
-        for row in entry.get("corruptions", ())
-    ]
+def severity_means(entry: SplitMetrics) -> list[float]:
+    """Return the accuracy at each severity, averaged over the corruptions."""
+    return [float(mean) for mean in np.mean([row.accuracy for row in entry.corruptions], 0)]
 
 
-def severity_means(entry: Mapping[str, Any]) -> list[float]:
-    """Return the accuracy at each severity, its mean over the corruptions."""
-    return [float(mean) for mean in np.mean([row["accuracy"] for row in entry.get("corruptions", ())], 0)]
-
-
-def recalls(metrics: Mapping[str, Any], split: str, suffix: str) -> list[tuple[str, list[float], bool]]:
-    """Return each class, its recall in each of `scores`, and whether it is the worst of the last."""
-    entries = [metrics[entry] for entry, *_ in _measured(metrics, split, suffix)]
+def recalls(metrics: RunMetrics, split: str, suffix: str) -> list[tuple[str, list[float], bool]]:
+    """Return each class, its recall under each condition, and whether it is the worst under the last one."""
+    entries = [each.entry for each in _measured(metrics, split, suffix)]
     if len(entries) < 2:
         return []
-    found = [[row["recall"] for row in rows] for rows in zip(*(e["per_class"] for e in entries), strict=True)]
-    judged = [row["support"] > 0 for row in entries[-1]["per_class"]]
+    found = [[row.recall for row in rows] for rows in zip(*(e.per_class for e in entries), strict=True)]
+    judged = [row.support > 0 for row in entries[-1].per_class]
     worst = min(values[-1] for values, there in zip(found, judged, strict=True) if there)
-    names = [row["class"] for row in entries[-1]["per_class"]]
+    names = [row.name for row in entries[-1].per_class]
     return [
         (name, values, values[-1] == worst < 1)
         for name, values, there in zip(names, found, judged, strict=True)
@@ -106,44 +121,41 @@ def recalls(metrics: Mapping[str, Any], split: str, suffix: str) -> list[tuple[s
 
 
 def heat(accuracy: float) -> Heat:
-    """Shade by the root of the share that is wrong: even a little must be seen."""
+    """Shade by the root of the share that is wrong: even a few mistakes must be visible."""
     shade = round(0.92 * (1 - accuracy) ** 0.5, 3)
     return Heat(accuracy, shade, "wrong strong" if shade > 0.55 else "wrong")
 
 
-def spoken(corruption: str) -> str:
+def display_name(corruption: str) -> str:
     """Return e.g. "JPEG compression" for jpeg_compression."""
     return corruption.replace("_", " ").replace("jpeg", "JPEG")
 
 
-def sentences(metrics: Mapping[str, Any], split: str, suffix: str) -> list[str]:
-    """Say in words how much spoiled images cost; nothing where that was not measured.
+def sentences(metrics: RunMetrics, split: str, suffix: str) -> list[str]:
+    """Return sentences about spoiled images; none where they were not measured.
 
     Args:
-        metrics: The content of metrics.json.
+        metrics: The metrics of the run.
         split: val or test.
         suffix: "_tta" or "".
     """
-    said = []
+    found = []
     shown = scores(metrics, split, suffix)
     if len(shown) > 1:
-        heavy = shown[1]
-        said.append(
+        found.append(
             f"Of the same images moved, recoloured, made noisy, holed or corrupted (the heavy mix), it names"
-            f" {_points(heavy.accuracy)} right."
+            f" {_points(shown[1].accuracy)} right."
         )
-    corrupted = metrics.get(f"{split}_medmnistc", {})
-    if corrupted.get("num_examples"):
-        worst = next(r for r in corrupted["corruptions"] if r["corruption"] == corrupted["worst_corruption"])
-        said.append(
-            f"Under the corruptions of MedMNIST-C it names {_points(corrupted['accuracy'])} right on average;"
-            f" it minds {spoken(worst['corruption'])} most, down to {_points(min(worst['accuracy']))}."
+    corrupted = metrics.measured().get(f"{split}_medmnistc")
+    if corrupted:
+        worst = next(row for row in corrupted.corruptions if row.corruption == corrupted.worst_corruption)
+        found.append(
+            f"Under the corruptions of MedMNIST-C it names {_points(corrupted.accuracy or 0.0)} right on"
+            f" average; worst is {display_name(worst.corruption)}, down to {_points(min(worst.accuracy))}."
         )
-        weakest = next(r for r in corrupted["per_class"] if r["class"] == corrupted["worst_class"])
-        said.append(
-            f"It suffers most with {weakest['class']}: {_points(weakest['recall'])} of them are found."
-        )
-    return said
+        weakest = next(row for row in corrupted.per_class if row.name == corrupted.worst_class)
+        found.append(f"The worst class is {weakest.name}: it finds {_points(weakest.recall)} of them.")
+    return found
 
 
 def _points(share: float) -> str:

@@ -1,23 +1,24 @@
-"""What the report says of test-time augmentation: the views tried on val, their gain and their cost.
+"""The part of the report about test-time augmentation: the views tried on val, their gain and their cost.
 
-Reads the entry `tta` of metrics.json, made by `tasks/evaluate/view_search.py`; `tasks/report/report.py`
-renders what is returned.
+Reads the entry `tta` of the metrics, which `tasks/evaluate/view_search.py` makes; `tasks/report/report.py`
+renders it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-CONDITION_NAMES = {"clean": "val", "heavy": "val, heavy mix"}
+from hemaflow.tasks.core.run_metrics import ViewChoice
+
+CONDITION_NAMES = {"clean": "val", "heavy_mix": "val, heavy mix"}
 
 
 class Row(NamedTuple):
-    """One step of the path."""
+    """One step of the search."""
 
     view: str
     cells: list[tuple[float, float | None]]
-    """Of each condition: accuracy over the views so far, and what this one brought; None for the first."""
+    """For each condition: the accuracy with all views so far and the gain of this one; None for the first."""
     used: bool
 
 
@@ -30,53 +31,49 @@ class Path(NamedTuple):
     cost: str
 
 
-def path(entry: Mapping[str, Any]) -> Path | None:
-    """Return how the views were chosen; None where none but the image alone were asked for.
-
-    Args:
-        entry: asked, views, steps, gain, interval, reason and times_slower.
-    """
-    steps = entry.get("steps", ())
-    if len(steps) < 2 and entry.get("asked") != "search":
+def path(choice: ViewChoice | None) -> Path | None:
+    """Return how the views were chosen; None where only the unchanged image was requested."""
+    if choice is None or (len(choice.steps) < 2 and choice.asked != "search"):
         return None
-    conditions = list(steps[0]["accuracy"])
+    steps = choice.steps
+    conditions = list(steps[0].accuracy)
     rows = [
         Row(
-            step["view"],
+            step.view,
             [
-                (accuracy, accuracy - before["accuracy"][name] if before else None)
-                for name, accuracy in step["accuracy"].items()
+                (accuracy, accuracy - before.accuracy[name] if before else None)
+                for name, accuracy in step.accuracy.items()
             ],
-            step["view"] in entry["views"],
+            step.view in choice.views,
         )
         for step, before in zip(steps, [None, *steps], strict=False)
     ]
     names = [CONDITION_NAMES.get(name, name) for name in conditions]
-    return Path(names, rows, _verdict(entry, len(steps)), _cost(int(entry["times_slower"])))
+    return Path(names, rows, _verdict(choice), _cost(choice.times_slower))
 
 
-def uses_views(asked: str, entry: Mapping[str, Any]) -> bool:
-    """Return whether predictions are averaged over more than the image itself."""
-    return asked not in ("none", "identity") and list(entry.get("views", ())) != ["identity"]
+def uses_views(asked: str, choice: ViewChoice | None) -> bool:
+    """Return whether predictions are averaged over more than the unchanged image."""
+    return asked not in ("none", "identity") and (choice is None or choice.views != ["identity"])
 
 
-def spoken(asked: str, entry: Mapping[str, Any]) -> str:
+def describe(asked: str, choice: ViewChoice | None) -> str:
     """Return e.g. "the 3 views that a search on val chose"."""
-    if asked == "search":
-        return f"the {len(entry['views'])} views that a search on val chose"
+    if asked == "search" and choice:
+        return f"the {len(choice.views)} views that a search on val chose"
     return f"the views of “{asked}”"
 
 
-def _verdict(entry: Mapping[str, Any], num_steps: int) -> str:
-    low, high = entry["interval"]
+def _verdict(choice: ViewChoice) -> str:
+    low, high = choice.interval
     interval = f"95\N{NO-BREAK SPACE}% interval {_points(low)} to {_points(high)}"
-    gain = f"{_points(entry['gain'])} points over the image alone ({interval})"
-    if entry["reason"] and num_steps > 1:
+    gain = f"{_points(choice.gain)} points over the image alone ({interval})"
+    if choice.reason and len(choice.steps) > 1:
         return (
-            f"All together: {gain}. They are not used: {entry['reason']}. Every figure is of the image alone."
+            f"All together: {gain}. They are not used: {choice.reason}. Every figure is of the image alone."
         )
-    if entry["reason"]:
-        return f"The image alone is used: {entry['reason']}."
+    if choice.reason:
+        return f"The image alone is used: {choice.reason}."
     return f"All together: {gain}."
 
 

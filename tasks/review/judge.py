@@ -1,31 +1,31 @@
-"""Champion against challenger on one reference set: whether the challenger is promoted.
+"""Judges a challenger against the champion on one reference set: whether the challenger is promoted.
 
 Reads `model.keras` of both, the test split of the challenger's ingest, and the views that each was evaluated
 with. The champion's results are the parents `champion_ingest`, `champion_train` and `champion_evaluate`, the
 challenger's are `ingest`, `train` and `evaluate`. Writes
 
-    verdict.json   the decision, its reason in words, and every number it rests on
+    verdict.json   the decision, its reason in words, and all numbers behind it (`tasks/review/results.py`)
 
 The rule: the challenger is promoted if the lower bound of the 95 % interval of the accuracy difference
-(challenger − champion) is above −delta, and no class with at least `min_class_images` reference pictures
-loses more than epsilon of its recall. So it need not be better, it must not be worse: it has learnt from
+(challenger − champion) is above −delta, and no class with at least `min_class_images` reference images
+loses more than epsilon of its recall. So it need not be better, but it must not be worse: it was trained on
 newer cells.
 
-The interval is the percentile interval of a paired bootstrap: pictures are drawn with replacement, each with
-the answers of both models (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). McNemar's
-exact test (Psychometrika 12, 1947; its p by the binomial distribution) is given beside it and decides
-nothing. The bootstrap sees only what disagreed: where a set is too small for delta, the verdict says so.
+The interval is the percentile interval of a paired bootstrap: images are drawn with replacement, each with
+the predictions of both models (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). The
+verdict also reports McNemar's exact test (Psychometrika 12, 1947; p by the binomial distribution), which
+decides nothing. The bootstrap depends only on images where the models disagree: if a set is too small for
+delta, the verdict says so.
 
-Guarantees: labels are matched by the names of classes, so that the two may know other classes in another
-order; a class that the champion does not know counts as missed by it. Memory does not grow with the number of
-pictures, but for a few bytes each.
+Guarantees: labels are matched by class names, so the two models may have different classes in different
+orders; images of a class that the champion lacks count as wrong for it. Memory does not grow with the number
+of images, except for a few bytes each.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,27 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.facts import EvaluateFacts, IngestFacts
 from hemaflow.tasks.core.stage import Parents, StageConfig
 from hemaflow.tasks.evaluate.metrics import paired_interval
 from hemaflow.tasks.inference.classifier import Classifier, split_batches
+from hemaflow.tasks.review.results import (
+    AccuracyComparison,
+    ClassComparison,
+    JudgedModel,
+    McNemar,
+    Rule,
+    Verdict,
+    VerdictFacts,
+    WorstClass,
+)
 from hemaflow.tasks.train.data_overlap import images_of
 
 PARENTS = ("champion_ingest", "champion_train", "champion_evaluate", "ingest", "train", "evaluate")
 """What `run` reads."""
 
 Answers = NDArray[np.bool_]
-"""bool[N]: whether a model named each reference picture rightly."""
+"""bool[N]: whether a model predicts each reference image right."""
 
 
 class JudgeConfig(StageConfig):
@@ -51,31 +62,32 @@ class JudgeConfig(StageConfig):
 
     delta: NonNegativeFloat = 0.005
     """Accuracy that may be lost: the interval's lower bound must be above −delta. Two equally good models
-    that disagree on one picture in a hundred have an interval of ±0.0046 on 1,800 pictures: less could not be
-    asked of them there."""
+    that disagree on 1 % of 1,800 images have an interval of ±0.0046, so a smaller delta would refuse them."""
     epsilon: NonNegativeFloat = 0.03
-    """Recall that one class may lose. Looser than delta, since a class has fewer pictures: three of a
-    hundred; tight enough that no rare class is given up for a better mean."""
+    """Recall that one class may lose. It is looser than delta because a class has fewer images, and tight
+    enough that no rare class is given up for a better mean."""
     min_class_images: PositiveInt = 20
-    """From how many reference pictures on a class is judged by its recall: below, the 95 % interval of a
-    recall is more than a fifth wide. A class of 20 to 33 pictures may lose none: one of them is more than
+    """Minimum number of reference images of a class that is judged by its recall. With fewer, the 95 %
+    interval of a recall is wider than 0.2. A class of 20 to 33 images may lose none: one of them is more than
     epsilon."""
     bootstrap_resamples: PositiveInt = 10_000
-    """Of the interval; the standard error of its bounds is then less than a hundredth of its width."""
+    """Number of bootstrap resamples. With 10,000, the standard error of the interval's bounds is below 1 % of
+    its width."""
     bootstrap_seed: NonNegativeInt = 0
-    """Of the resamples."""
+    """Random seed of the bootstrap."""
     batch_size: PositiveInt = 256
-    """Images at once on the device; as in evaluate."""
+    """Number of images at once on the device, as in evaluate."""
 
-    def rule(self) -> dict[str, Any]:
-        """Return the numbers by which a verdict is reached."""
-        return self.model_dump(mode="json", include={"delta", "epsilon", "min_class_images"})
+    def rule(self) -> Rule:
+        """Return the numbers that decide."""
+        return Rule(delta=self.delta, epsilon=self.epsilon, min_class_images=self.min_class_images)
 
 
 def run(parents: Parents, config: JudgeConfig, draft: Draft) -> Manifest:
-    """Predict the reference set with both, and decide. Raises DataError where it is empty."""
+    """Predict the reference set with both models, and decide. Raises DataError where it is empty."""
     ingest = parents["ingest"]
-    if not ingest.facts["num_examples"]["test"]:
+    facts = IngestFacts.of(ingest)
+    if not facts.num_examples["test"]:
         raise DataError(
             "There is nothing to judge on: the test split of the challenger's data is empty.",
             where=f"stages/ingest/{ingest.key}",
@@ -83,19 +95,21 @@ def run(parents: Parents, config: JudgeConfig, draft: Draft) -> Manifest:
         )
     labels, champion = _answers(parents, "champion_", config, draft)
     _, challenger = _answers(parents, "", config, draft)
-    verdict = decide(labels, champion, challenger, ingest.facts["classes"], config)
-    verdict["notes"] += _notes(parents, labels)
-    verdict["models"] = {
-        side: {
-            "sha256": parents[f"{prefix}train"].object("model.keras").sha256,
-            "image_size_pixels": parents[f"{prefix}ingest"].facts["image_size_pixels"],
-            "views": parents[f"{prefix}evaluate"].facts["tta_views"],
-        }
+    decided = decide(labels, champion, challenger, facts.classes, config)
+    models = {
+        side: JudgedModel(
+            sha256=parents[f"{prefix}train"].object("model.keras").sha256,
+            image_size_pixels=IngestFacts.of(parents[f"{prefix}ingest"]).image_size_pixels,
+            views=EvaluateFacts.of(parents[f"{prefix}evaluate"]).tta_views,
+        )
         for side, prefix in (("champion", "champion_"), ("challenger", ""))
     }
-    draft.put("verdict.json", json.dumps(verdict, indent=1, ensure_ascii=False, sort_keys=True).encode())
-    short = ("promote", "reason", "rule", "num_images", "accuracy", "worst_class", "notes")
-    return draft.commit(**{name: verdict[name] for name in short})
+    notes = [*decided.notes, *_notes(parents, labels)]
+    document = decided.model_copy(update={"notes": notes, "models": models}).document()
+    draft.put("verdict.json", json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True).encode())
+    return VerdictFacts.model_validate({name: document[name] for name in VerdictFacts.model_fields}).commit(
+        draft
+    )
 
 
 def decide(
@@ -104,11 +118,11 @@ def decide(
     challenger: Answers,
     classes: Sequence[str],
     config: JudgeConfig,
-) -> dict[str, Any]:
-    """Return the verdict on two models' answers to the same pictures.
+) -> Verdict:
+    """Return the verdict on two models' predictions for the same images.
 
     Args:
-        labels: int64[N], what each picture is.
+        labels: int64[N], the true class of each image.
         champion: bool[N].
         challenger: bool[N].
         classes: Names of the labels.
@@ -121,40 +135,42 @@ def decide(
         wins, losses, total, resamples=config.bootstrap_resamples, seed=config.bootstrap_seed
     )
     per_class = _per_class(labels, champion, challenger, classes, config)
-    judged = [row for row in per_class if row["judged"]]
-    worst = min(judged, key=lambda row: row["difference"], default=None)
+    judged = [row for row in per_class if row.judged]
+    worst = min(judged, key=lambda row: row.difference, default=None)
     objections = []
     if not low > -config.delta:
         objections.append(f"the interval is not all above {_signed(-config.delta)}")
     objections += [
-        f"{row['class']} loses {-row['difference']:.3f} of its recall, more than {config.epsilon:.3f}"
+        f"{row.name} loses {-row.difference:.3f} of its recall, more than {config.epsilon:.3f}"
         for row in judged
-        if -row["difference"] > config.epsilon
+        if -row.difference > config.epsilon
     ]
     found = f"accuracy {_signed(difference)} (95 % interval {_signed(low)} to {_signed(high)})"
     if worst:
-        found += f", worst class {worst['class']} {_signed(worst['difference'])}"
-    return {
-        "promote": not objections,
-        "reason": "; ".join([found, *objections]),
-        "rule": config.rule(),
-        "num_images": total,
-        "accuracy": {
-            "champion": float(champion.mean()),
-            "challenger": float(challenger.mean()),
-            "difference": difference,
-            "interval": [low, high],
-            "method": f"paired percentile bootstrap, {config.bootstrap_resamples} resamples",
-        },
-        "mcnemar": {"only_challenger": wins, "only_champion": losses, "p": mcnemar_p(wins, losses)},
-        "per_class": per_class,
-        "worst_class": worst and {name: worst[name] for name in ("class", "difference", "num_images")},
-        "notes": _size_notes(total, per_class, config),
-    }
+        found += f", worst class {worst.name} {_signed(worst.difference)}"
+    return Verdict(
+        promote=not objections,
+        reason="; ".join([found, *objections]),
+        rule=config.rule(),
+        num_images=total,
+        accuracy=AccuracyComparison(
+            champion=float(champion.mean()),
+            challenger=float(challenger.mean()),
+            difference=difference,
+            interval=(low, high),
+            method=f"paired percentile bootstrap, {config.bootstrap_resamples} resamples",
+        ),
+        mcnemar=McNemar(only_challenger=wins, only_champion=losses, p=mcnemar_p(wins, losses)),
+        per_class=per_class,
+        worst_class=None
+        if worst is None
+        else WorstClass(name=worst.name, difference=worst.difference, num_images=worst.num_images),
+        notes=_size_notes(total, per_class, config),
+    )
 
 
 def mcnemar_p(wins: int, losses: int) -> float:
-    """Return the two-sided p of McNemar's exact test; 1 where the two models agree on every picture."""
+    """Return the two-sided p value of McNemar's exact test; 1 where the models agree on every image."""
     from scipy.stats import binomtest
 
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
@@ -163,19 +179,20 @@ def mcnemar_p(wins: int, losses: int) -> float:
 def _answers(
     parents: Parents, prefix: str, config: JudgeConfig, draft: Draft
 ) -> tuple[NDArray[np.int64], Answers]:
-    """Return the labels of the reference pictures, and whether the model named each rightly."""
+    """Return the labels of the reference images, and whether the model predicts each right."""
     ingest = parents["ingest"]
-    views = parents[f"{prefix}evaluate"].facts["tta_views"]
+    facts = IngestFacts.of(ingest)
+    views = EvaluateFacts.of(parents[f"{prefix}evaluate"]).tta_views
     own = parents[f"{prefix}ingest"]
     classifier = Classifier.load(parents, parents[f"{prefix}train"], own, views, config.batch_size)
-    classes: list[str] = ingest.facts["classes"]
-    meant = np.array([classes.index(name) if name in classes else -1 for name in classifier.classes])
+    classes = facts.classes
+    matched = np.array([classes.index(name) if name in classes else -1 for name in classifier.classes])
     labels: list[NDArray[np.int64]] = []
     right: list[Answers] = []
-    done, total = 0, int(ingest.facts["num_examples"]["test"])
+    done, total = 0, facts.num_examples["test"]
     for batch in split_batches(parents, ingest, "test", config.batch_size):
         labels.append(batch.labels)
-        right.append(meant[classifier.probabilities(batch.images).argmax(1)] == batch.labels)
+        right.append(matched[classifier.probabilities(batch.images).argmax(1)] == batch.labels)
         done += len(batch.ids)
         draft.progress(done, total, f"reference images, {'champion' if prefix else 'challenger'}")
     return np.concatenate(labels), np.concatenate(right)
@@ -187,61 +204,61 @@ def _per_class(
     challenger: Answers,
     classes: Sequence[str],
     config: JudgeConfig,
-) -> list[dict[str, Any]]:
+) -> list[ClassComparison]:
     rows = []
     for label, name in enumerate(classes):
         own = labels == label
         count, before, now = int(own.sum()), int(champion[own].sum()), int(challenger[own].sum())
         rows.append(
-            {
-                "class": name,
-                "num_images": count,
-                "champion_right": before,
-                "challenger_right": now,
-                "difference": (now - before) / count if count else 0.0,
-                "judged": count >= config.min_class_images,
-            }
+            ClassComparison(
+                name=name,
+                num_images=count,
+                champion_right=before,
+                challenger_right=now,
+                difference=(now - before) / count if count else 0.0,
+                judged=count >= config.min_class_images,
+            )
         )
     return rows
 
 
-def _size_notes(total: int, per_class: Sequence[dict[str, Any]], config: JudgeConfig) -> list[str]:
-    """Return what the sizes of the set and of its classes leave open."""
+def _size_notes(total: int, per_class: Sequence[ClassComparison], config: JudgeConfig) -> list[str]:
+    """Return notes on a reference set or classes that are too small."""
     notes = []
-    # Of N pictures without one loss, a true loss of up to 3/N is compatible with it (Hanley & Lippman-Hand,
-    # JAMA 249, 1983).
+    # N images without one loss are compatible with a true loss of up to 3/N (Hanley & Lippman-Hand, JAMA 249,
+    # 1983).
     if total * config.delta < 3:
         notes.append(
-            f"{total} reference pictures are few: {3 / total:.3f} of accuracy may be lost without a sign."
+            f"{total} reference images are few: a loss of {3 / total:.3f} of accuracy may go unnoticed."
         )
-    small = [f"{row['class']} ({row['num_images']})" for row in per_class if not row["judged"]]
+    small = [f"{row.name} ({row.num_images})" for row in per_class if not row.judged]
     if small:
         notes.append(
-            f"Not judged by recall, fewer than {config.min_class_images} pictures: {', '.join(small)}."
+            f"Not judged by recall, fewer than {config.min_class_images} images: {', '.join(small)}."
         )
     return notes
 
 
 def _notes(parents: Parents, labels: NDArray[np.int64]) -> list[str]:
-    """Return what else a reader must know of how the two were compared."""
+    """Return notes on how the two models were compared."""
     ingest, own = parents["ingest"], parents["champion_ingest"]
+    facts, own_facts = IngestFacts.of(ingest), IngestFacts.of(own)
     notes = []
-    if not ingest.facts.get("reference"):
+    if not facts.reference:
         notes.append("The reference set is the test split of the challenger's own data, not a fixed one.")
-    sizes = own.facts["image_size_pixels"], ingest.facts["image_size_pixels"]
+    sizes = own_facts.image_size_pixels, facts.image_size_pixels
     if sizes[0] != sizes[1]:
         notes.append(
-            f"The champion saw the pictures resized from {sizes[1]} to its {sizes[0]} pixels; whether it "
-            "learnt from some of them cannot be told."
+            f"The champion saw the images resized from {sizes[1]} to its {sizes[0]} pixels; it may have been "
+            "trained on some of them."
         )
-    classes: list[str] = ingest.facts["classes"]
-    for name in classes:
-        count = int((labels == classes.index(name)).sum())
-        if name not in own.facts["classes"] and count:
-            notes.append(f"The champion does not know {name}: its {count} pictures count as missed by it.")
-    learnt = len(images_of(parents.store, own, "train") & images_of(parents.store, ingest, "test"))
-    if learnt:
-        notes.append(f"The champion learnt from {learnt} of the reference pictures: it is favoured.")
+    for label, name in enumerate(facts.classes):
+        count = int((labels == label).sum())
+        if name not in own_facts.classes and count:
+            notes.append(f"The champion does not know {name}: its {count} images count as wrong for it.")
+    overlap = len(images_of(parents.store, own, "train") & images_of(parents.store, ingest, "test"))
+    if overlap:
+        notes.append(f"The champion was trained on {overlap} of the reference images: it has an advantage.")
     return notes
 
 

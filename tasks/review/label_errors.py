@@ -1,93 +1,97 @@
-"""Candidates for label errors: images whose label is contradicted by a model that never learnt from them.
+"""Candidates for label errors: images whose label contradicts a model that was not trained on them.
 
 Reads, of each fold k of a cross-validation, the parents `ingest_k` and `evaluate_k`: the predictions, the
 index, the test shards and the findings. Writes
 
-    label-errors.csv    rank, id, given, suggested, score, fold, prob_<class> …, the likeliest error first
+    label-errors.csv    rank, id, given, suggested, score, fold, prob_<class> …, the most likely error first
     label-errors.html   the same for a person, with the pictures (tasks/review/label_errors_page.py)
 
-Which images are candidates is decided by confident learning (Northcutt, Jiang, Chuang, arXiv:1911.00068), as
-cleanlab has it: how many images of each class are likely to be of each other one is estimated from the
-images that are told with at least their class's mean certainty, and so many are taken, those with the largest
-margin first ("prune by noise rate"). Every probability is the average over the views of evaluate, by the
-model of the fold in whose test split the image is. A candidate is for a person to look at: nothing is dropped
-or relabelled.
+Confident learning (Northcutt, Jiang, Chuang, arXiv:1911.00068), as in cleanlab, decides which images are
+candidates: it estimates how many images of each class belong to each other class from the images predicted
+with at least the mean confidence of their class, and takes so many, those with the largest margin first
+("prune by noise rate"). Probabilities are averaged over the views of evaluate and come from the model of the
+fold in whose test split the image is. A person decides on each candidate: nothing is dropped or relabelled.
 
-Measured on made-up predictions of 2,000 images by models of accuracy 0.95 and 0.99: of labels that were
+Measured on synthetic predictions for 2,000 images by models of accuracy 0.95 and 0.99: of labels that were
 flipped at random (5 and 2 %), 83 to 95 % are candidates, and 80 to 92 % of the candidates are such labels;
 where all labels are right, at most 8 images are candidates.
 
-Guarantees: the same predictions give the same bytes, in whatever order the folds hold them. One picture under
-several labels is no candidate: ingest drops it, and the page lists it as found.
+Guarantees: the same predictions give the same bytes, in whatever order the folds have them. One picture under
+several labels is not a candidate: ingest drops it, and the page lists it separately.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import PositiveInt, TypeAdapter
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.stage import Parents, StageConfig
 from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.predictions import read_predictions
 from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import record_places
 from hemaflow.tasks.review.label_errors_page import Candidate, PageInputs, render
+from hemaflow.tasks.review.results import CandidateRow, LabelErrorsFacts
+from hemaflow.tasks.sources.base import Finding
 
 CSV_NAME, PAGE_NAME = "label-errors.csv", "label-errors.html"
 
 RankBy = Literal["self_confidence", "normalized_margin"]
 RANKINGS: tuple[RankBy, ...] = get_args(RankBy)
+_FINDINGS = TypeAdapter(list[Finding])
 
 
 class LabelErrorsConfig(StageConfig):
     """All that changes which candidates are listed, and how."""
 
     rank_by: RankBy = "self_confidence"
-    """What orders the candidates, the lowest first: the probability of the given label, or by how much that
-    is above the highest of the others, brought to 0..1."""
+    """Score that orders the candidates, the lowest first: the probability of the given label, or its margin
+    over the highest other probability, scaled to 0..1."""
     num_pictures: PositiveInt = 200
-    """How many candidates the page shows; the CSV has them all. A picture of 96 px is about 18 kB of page."""
+    """Maximum number of candidates on the page; the CSV has them all. A picture of 96 pixels takes about
+    18 kB."""
 
 
 class CrossValidated(NamedTuple):
-    """What the models of all folds say of images that they never learnt from."""
+    """The predictions of the models of all folds for images that they were not trained on."""
 
     ids: list[str]
     folds: NDArray[np.int64]
-    """int64[N], in whose test split an image is."""
+    """int64[N], the fold in whose test split an image is."""
     labels: NDArray[np.int64]
-    """int64[N], as given, in 0..C − 1."""
+    """int64[N], the given labels in 0..C − 1."""
     probabilities: NDArray[np.float64]
     """float64[N, C], each row a distribution."""
 
 
 def parent_names(num_folds: int) -> list[tuple[str, str]]:
-    """Return what the results of ingest and evaluate of each fold are called among the parents."""
+    """Return the names of the parents: ingest and evaluate of each fold."""
     return [(f"ingest_{fold}", f"evaluate_{fold}") for fold in range(num_folds)]
 
 
 def run(parents: Parents, config: LabelErrorsConfig, draft: Draft) -> Manifest:
-    """Find the candidates, and write them down. Raises DataError where the folds are not of one division."""
+    """Find the candidates, and write them. Raises DataError where the folds do not belong together."""
     names = parent_names(len(parents.manifests) // 2)
     ingests = [parents[ingest] for ingest, _ in names]
-    classes: list[str] = ingests[0].facts["classes"]
+    facts = IngestFacts.of(ingests[0])
+    classes = facts.classes
     images = _gather(parents, names)
     candidates = find(images, config.rank_by)
     shown = candidates[: config.num_pictures]
-    findings = json.loads(ingests[0].read(parents.store, "findings.json"))
-    conflicts = [finding for finding in findings if finding["kind"] == "conflicting-label"]
+    findings = _FINDINGS.validate_json(ingests[0].read(parents.store, "findings.json"))
+    conflicts = [finding for finding in findings if finding.kind == "conflicting-label"]
     inputs = PageInputs(
-        source=ingests[0].facts["source"],
+        source=facts.source,
         classes=classes,
         num_images=len(images.ids),
         num_folds=len(names),
@@ -98,17 +102,17 @@ def run(parents: Parents, config: LabelErrorsConfig, draft: Draft) -> Manifest:
     )
     draft.put(CSV_NAME, write_candidates(candidates, classes))
     draft.put(PAGE_NAME, render(inputs))
-    return draft.commit(
+    return LabelErrorsFacts(
         classes=classes,
         num_folds=len(names),
         num_images=len(images.ids),
         num_candidates=len(candidates),
-        conflicts=[finding["items"] for finding in conflicts],
-    )
+        conflicts=[finding.items for finding in conflicts],
+    ).commit(draft)
 
 
 def find(images: CrossValidated, rank_by: RankBy) -> list[Candidate]:
-    """Return the candidates, the likeliest error first; those of equal scores by their ids."""
+    """Return the candidates, the most likely error first; those of equal scores by their ids."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
@@ -130,7 +134,7 @@ def find(images: CrossValidated, rank_by: RankBy) -> list[Candidate]:
 
 
 def write_candidates(candidates: Sequence[Candidate], classes: Sequence[str]) -> bytes:
-    """Return candidates as CSV, with classes by their names."""
+    """Return candidates as CSV, with the names of the classes."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -151,41 +155,43 @@ def write_candidates(candidates: Sequence[Candidate], classes: Sequence[str]) ->
     return text.getvalue().encode()
 
 
-def read_candidates(data: bytes) -> list[dict[str, Any]]:
-    """Return the rows of such a CSV: `rank`, `id`, `given`, `suggested`, `score`, `fold`, `probabilities`."""
+def read_candidates(data: bytes) -> list[CandidateRow]:
+    """Return the rows of label-errors.csv."""
     rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
     return [
-        {
-            "rank": int(row["rank"]),
-            "id": row["id"],
-            "given": row["given"],
-            "suggested": row["suggested"],
-            "score": float(row["score"]),
-            "fold": int(row["fold"]),
-            "probabilities": {
+        CandidateRow(
+            rank=int(row["rank"]),
+            id=row["id"],
+            given=row["given"],
+            suggested=row["suggested"],
+            score=float(row["score"]),
+            fold=int(row["fold"]),
+            probabilities={
                 name.removeprefix("prob_"): float(value)
                 for name, value in row.items()
                 if name.startswith("prob_")
             },
-        }
+        )
         for row in rows
     ]
 
 
 def _gather(parents: Parents, names: Sequence[tuple[str, str]]) -> CrossValidated:
-    """Return what all folds say, in the order of the ids. Raises DataError."""
+    """Return the predictions of all folds, in the order of the ids. Raises DataError."""
     first = parents[names[0][0]]
-    classes = first.facts["classes"]
-    num_images = sum(first.facts["num_examples"].values())
+    facts = IngestFacts.of(first)
+    classes, num_images = facts.classes, sum(facts.num_examples.values())
     rows: list[tuple[str, int, int, NDArray[np.float64]]] = []
     for fold, (ingest, evaluate) in enumerate(names):
-        if parents[ingest].facts["classes"] != classes:
+        if IngestFacts.of(parents[ingest]).classes != classes:
             raise _other_images(parents[ingest])
         data = parents[evaluate].read(parents.store, "predictions-test.csv")
-        said = read_predictions(data, len(classes), tta=True)
-        # float32 rows are 1 but for rounding: cleanlab takes none above it.
-        probabilities = said.probabilities / said.probabilities.sum(1, keepdims=True)
-        rows += zip(said.ids, [fold] * len(said.ids), said.labels.tolist(), probabilities, strict=True)
+        predicted = read_predictions(data, len(classes), tta=True)
+        # float32 rows sum to 1 except for rounding; cleanlab accepts no probability above 1.
+        probabilities = predicted.probabilities / predicted.probabilities.sum(1, keepdims=True)
+        rows += zip(
+            predicted.ids, [fold] * len(predicted.ids), predicted.labels.tolist(), probabilities, strict=True
+        )
     if len(rows) != num_images or len({row[0] for row in rows}) != num_images:
         raise _other_images(first)
     rows.sort(key=lambda row: row[0])
@@ -199,9 +205,9 @@ def _gather(parents: Parents, names: Sequence[tuple[str, str]]) -> CrossValidate
 
 def _other_images(ingest: Manifest) -> DataError:
     return DataError(
-        "The folds are not those of one division: an image is in several of them, or in none.",
+        "The folds do not belong together: an image is in several of them, or in none.",
         expected="every image in the test split of one fold",
-        where=str(ingest.facts["source"]),
+        where=IngestFacts.of(ingest).source,
         remedy="The source changed while the folds were trained: run the same command again.",
     )
 
@@ -209,7 +215,7 @@ def _other_images(ingest: Manifest) -> DataError:
 def _pictures(
     parents: Parents, ingests: Sequence[Manifest], candidates: Sequence[Candidate], draft: Draft
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return the pictures of candidates by their ids, uint8[H, W, 3]; nothing else of the shards is read."""
+    """Return the pictures of candidates by their ids, uint8[H, W, 3]; reads only their records."""
     found: dict[str, NDArray[np.uint8]] = {}
     for fold, ingest in enumerate(ingests):
         wanted = {candidate.id for candidate in candidates if candidate.fold == fold}
@@ -221,6 +227,6 @@ def _pictures(
         )
         for row, place in zip(rows, places, strict=True):
             if row.id in wanted:
-                found[row.id] = parse(place.read(), int(ingest.facts["image_size_pixels"])).image
+                found[row.id] = parse(place.read(), IngestFacts.of(ingest).image_size_pixels).image
                 draft.progress(len(found), len(candidates), "pictures of candidates")
     return found

@@ -1,7 +1,7 @@
 """The page of label errors: every candidate with its picture, for a person to decide on.
 
-`render` takes what `tasks/review/label_errors.py` found and gives one HTML page, with the guarantees and in
-the style of the report. The page's form is in `label_errors.html.j2`, the words are here.
+`render` takes the results of `tasks/review/label_errors.py` and returns one HTML page, with the guarantees
+and the style of the report. The layout is in `label_errors.html.j2`, the sentences are here.
 """
 
 from __future__ import annotations
@@ -10,21 +10,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.tasks.report.html import environment, picture_uri
+from hemaflow.tasks.sources.base import Finding
 
 CODE_FILES = ("label_errors.html.j2", "../report/report.html.j2")
 RANKS = {
-    "self_confidence": "the probability that the model gives the label it has",
-    "normalized_margin": "by how much the probability of its label is above that of the likeliest other one",
+    "self_confidence": "the probability of the given label",
+    "normalized_margin": "the margin of its probability over the highest other one",
 }
-"""What candidates are ranked by → what that is."""
+"""Ranking → its score in words."""
 PAIRS_SHOWN = 12
-"""Pairs of given and suggested label that are counted on the page."""
+"""Maximum number of pairs of given and suggested label on the page."""
+
+
+class Pair(NamedTuple):
+    """How many candidates have one label and are suggested another."""
+
+    given: str
+    suggested: str
+    num_images: int
 
 
 class Candidate(NamedTuple):
@@ -34,16 +43,16 @@ class Candidate(NamedTuple):
     fold: int
     given: int
     suggested: int
-    """The class that the model holds likeliest."""
+    """The most probable class."""
     score: float
-    """In 0..1; the lower, the likelier an error."""
+    """In 0..1; the lower, the more likely an error."""
     probabilities: list[float]
-    """C of them, of the model that did not learn from this image."""
+    """C probabilities, of the model that was not trained on this image."""
 
 
 @dataclass(frozen=True)
 class PageInputs:
-    """All that the page tells."""
+    """The content of the page."""
 
     source: str
     classes: Sequence[str]
@@ -53,8 +62,8 @@ class PageInputs:
     candidates: Sequence[Candidate]
     pictures: Mapping[str, NDArray[np.uint8]]
     """Id → uint8[H, W, 3], of the candidates that are shown."""
-    conflicts: Sequence[Mapping[str, Any]]
-    """The findings of ingest of one picture under several labels."""
+    conflicts: Sequence[Finding]
+    """The findings of ingest about one picture under several labels."""
 
 
 def render(inputs: PageInputs) -> bytes:
@@ -77,19 +86,19 @@ def render(inputs: PageInputs) -> bytes:
 
 def _summary(inputs: PageInputs) -> str:
     if not inputs.candidates:
-        return "No label is contradicted by a model that did not learn from the image."
+        return "No label contradicts a model that was not trained on the image."
     return (
         f"Of {inputs.num_images} images, {len(inputs.candidates)} may have a wrong label. Each was judged by "
-        f"the one of {inputs.num_folds} models that did not learn from it. They are candidates, no errors "
-        "yet: hard cells are among them, and a model that is often wrong suspects many labels that are right."
+        f"the one of {inputs.num_folds} models that was not trained on it. They are candidates, not errors: "
+        "they include hard cells, and a model that is often wrong suspects many labels that are right."
     )
 
 
-def _pairs(inputs: PageInputs) -> list[dict[str, Any]]:
+def _pairs(inputs: PageInputs) -> list[Pair]:
     """Return the most frequent pairs of given and suggested label."""
     counts = Counter((candidate.given, candidate.suggested) for candidate in inputs.candidates)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        {"given": inputs.classes[given], "suggested": inputs.classes[suggested], "count": count}
+        Pair(inputs.classes[given], inputs.classes[suggested], count)
         for (given, suggested), count in ordered[:PAIRS_SHOWN]
     ]

@@ -1,12 +1,10 @@
-"""Calibration: one temperature that makes stated certainty match the share that is right.
+"""Calibration: one temperature that makes confidence match accuracy.
 
-Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, temperature scaling. The order
-of the classes stays, so no label changes.
+Source: temperature scaling in Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599. It
+keeps the order of the classes, so no label changes.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +12,14 @@ from hemaflow.tasks.evaluate.metrics import Labels, Probabilities
 from hemaflow.tasks.inference.temperature import FLOOR
 
 TEMPERATURES = (0.05, 20.0)
-"""Between which T is sought: beyond, a model is so sure or so unsure of itself that T is not its trouble."""
+"""Search range of the temperature."""
 
 
 def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the temperature of least negative log-likelihood; 1 where there are no images.
+    """Return the temperature that minimizes the negative log-likelihood; 1 without images.
 
     Args:
-        labels: int[N].
+        labels: int64[N].
         probabilities: float[N, C].
     """
     if not len(labels):
@@ -36,5 +34,5 @@ def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
         likelihood = scaled[np.arange(len(labels)), labels] - np.log(np.exp(scaled).sum(1))
         return -float(likelihood.mean())
 
-    found: Any = minimize_scalar(nll, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
+    found = minimize_scalar(nll, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
     return float(np.exp(found.x))

@@ -1,7 +1,7 @@
-"""Score a submission on pictures of one's own: what `hemaflow check` shows.
+"""Scores a submission on any pictures, for `hemaflow check`.
 
-Reads a submission zip and a data source; writes nothing. The submission is run by a fresh interpreter that
-cannot import this project, as its judges would run it.
+Reads a submission zip and a data source; writes nothing. Runs the submission in a fresh interpreter that
+cannot import this project, as its judges do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.core.run_metrics import ClassScores
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.sources.archives import BROKEN_ZIP
 from hemaflow.tasks.sources.base import Item, Source
@@ -27,31 +28,33 @@ from hemaflow.tasks.sources.images import Fit, Unreadable, fit
 from hemaflow.tasks.sources.registry import open_source
 from hemaflow.tasks.submit.package import Outcome, run_submission, write_images
 
+MAX_CONFIG_BYTES = 64 << 20
+"""Maximum size of a model's config.json that is read: that of the largest backbone is below 1 MB."""
 USUAL_PIXELS = 96
 """The size of the competition's pictures."""
 
 
 class Scorecard(NamedTuple):
-    """How a submission did."""
+    """The scores of a submission."""
 
     split: str
-    """The split that was scored: `all` or that of the source."""
+    """The split that was scored: `all`, or a split of the source."""
     num_images: int
     size_pixels: int
-    """The square that the pictures were brought to."""
+    """Height and width that the pictures were resized to."""
     accuracy: float
     interval: tuple[float, float]
-    """95 %, of the accuracy (Wilson, 1927)."""
+    """95 % interval of the accuracy (Wilson, 1927)."""
     balanced_accuracy: float
     macro_f1: float
-    per_class: list[dict[str, Any]]
-    """class, precision, recall, f1, support; in label order."""
+    per_class: list[ClassScores]
+    """The scores of the classes present, in label order."""
     unreadable: dict[str, str]
-    """Pictures that were left out, with the reason."""
+    """Picture that was left out → the reason."""
     seconds: float
-    """What the submission took, its start included."""
+    """Run time of the submission, its start included."""
     versions: dict[str, str]
-    """Of the interpreter and the libraries that it ran under."""
+    """Versions of the interpreter and the libraries."""
 
 
 def check_submission(
@@ -63,20 +66,20 @@ def check_submission(
     size_pixels: int = 0,
     fit_method: Fit = "crop",
 ) -> Scorecard:
-    """Return the scores of a submission on the pictures of a source, as they are: nothing is cleaned.
+    """Return the scores of a submission on the pictures of a source, without cleaning.
 
     Args:
-        zip_path: The submission. Its code is run with the caller's rights.
-        data: What `--data` names.
-        settings: Where things are on this machine.
+        zip_path: The submission. Its code runs with the caller's rights.
+        data: The value of `--data`.
+        settings: Paths of this machine.
         split: The split to score where the source has splits of its own; "" is test there, else all.
-        size_pixels: Pictures are brought to this square; 0 for what the submission's own model takes, or 96
-            where that cannot be told.
-        fit_method: How; see `hemaflow.tasks.sources.images.fit`.
+        size_pixels: Height and width to resize pictures to; 0 for those of the submission's own model, or 96
+            where they are unknown.
+        fit_method: How to resize; see `hemaflow.tasks.sources.images.fit`.
 
     Raises:
-        DataError: The zip or the source cannot be used, or the submission knows other classes.
-        StageError: The submission failed.
+        DataError: The zip or the source cannot be used, or the submission has other classes.
+        StageError: The submission failed or broke the contract.
     """
     size_pixels = size_pixels or own_size(zip_path) or USUAL_PIXELS
     with open_source(data, settings) as source, scratch_folder() as folder:
@@ -98,15 +101,17 @@ def check_submission(
 
 
 def own_size(zip_path: Path) -> int:
-    """Return the height that the `model.keras` of a submission takes, in pixels; 0 where it tells none."""
+    """Return the height that the `model.keras` of a submission takes, in pixels; 0 where it is unknown."""
     try:
         with zipfile.ZipFile(zip_path) as archive, archive.open("model.keras") as packed:
             with zipfile.ZipFile(packed) as model:
+                if model.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
+                    return 0
                 config = json.loads(model.read("config.json"))
         first = config["config"]["layers"][0]["config"]["batch_shape"]
         return int(first[1] or 0)
-    except (*BROKEN_ZIP, OSError, KeyError, IndexError, TypeError):
-        return 0  # of another kind, or no zip at all, which running it will tell
+    except (*BROKEN_ZIP, OSError, ValueError, LookupError, TypeError, RuntimeError):
+        return 0  # another kind of model, or not a zip: running it reports that
 
 
 def _of_split(items: Sequence[Item], split: str, name: str) -> tuple[str, Sequence[Item]]:
@@ -133,7 +138,7 @@ def _read(
     readable: list[Item],
     unreadable: dict[str, str],
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield uint8[1, S, S, 3] for each picture that can be read, and say which could."""
+    """Yield uint8[1, S, S, 3] for each readable picture; add each item to `readable` or `unreadable`."""
     for item in items:
         try:
             pixels = fit(source.read(item.ref), size_pixels, fit_method)
@@ -145,14 +150,14 @@ def _read(
 
 
 def _classes(outcome: Outcome, found: Sequence[str], zip_path: Path) -> list[str]:
-    """Return the names of labels 0, 1, …: those the submission tells, else those of the competition's eight
-    where the source's are among them, else the source's own."""
+    """Return the names of labels 0, 1, …: the classes of the submission, or the competition's eight classes
+    if they include those of the source, or those of the source."""
     if not outcome.classes:
         return list(PBC_CLASSES if set(found) <= set(PBC_CLASSES) else found)
     unknown = [name for name in found if name not in outcome.classes]
     if unknown:
         raise DataError(
-            "The submission does not know classes of the data.",
+            "The submission lacks classes of the data.",
             expected=", ".join(outcome.classes),
             received=", ".join(unknown),
             where=zip_path.name,
@@ -187,16 +192,16 @@ def _scorecard(
         accuracy=right / len(labels),
         interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(recall.mean()),
-        # Over the classes that are there or are named, as in a report.
+        # Over the classes that are present or predicted, as in a report.
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
         per_class=[
-            {
-                "class": classes[label],
-                "precision": float(precision[row]),
-                "recall": float(recall[row]),
-                "f1": float(f1[row]),
-                "support": int(support[row]),
-            }
+            ClassScores(
+                name=classes[label],
+                precision=float(precision[row]),
+                recall=float(recall[row]),
+                f1=float(f1[row]),
+                support=int(support[row]),
+            )
             for row, label in enumerate(present)
         ],
         unreadable=unreadable,

@@ -9,7 +9,7 @@ class SubmitConfig(StageConfig):
     """All that changes the submission; the views and the batch size are those of evaluate."""
 
     tta: bool = True
-    """Whether `predict` averages over evaluate's views; slower by their number. They are the image alone
-    where others would cost accuracy on val."""
+    """Whether predict averages over the views that evaluate chose. A prediction takes time in proportion to
+    their number."""
     calibrate: bool = False
-    """Whether `probabilities` are scaled by one temperature, fitted on val; no label changes."""
+    """Whether probabilities are scaled by one temperature that is fitted on val. No label changes."""

@@ -1,4 +1,4 @@
-"""The submission itself: write the text of model.py, pack it with the weights, unpack it, run it on its own.
+"""The submission itself: writes the text of model.py, packs it with the weights, unpacks it, runs it.
 
 A submission is a zip with `model.py` (class `Model`: `__init__()` without arguments, `predict(X)` from
 (n, H, W, 3) to n integer labels) and what that file loads, all at the top.
@@ -10,7 +10,6 @@ folder and never fills the disk; a submission is run by an interpreter that cann
 from __future__ import annotations
 
 import ast
-import json
 import os
 import shutil
 import stat
@@ -19,18 +18,19 @@ import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
-from hemaflow.infra.errors import DataError, StageError
+from hemaflow.infra.errors import DataError, StageError, printable
 from hemaflow.infra.results.keras_backend import chosen_backend
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.sources.archives import BROKEN_ZIP, undated_entry
 from hemaflow.tasks.submit import runner
 
-# What model.py is written from, named as files: their comments are in it, and so in the key.
+# The files that model.py is made of. Their comments are part of it, and so of the key.
 CODE_FILES = ("model_template.py", "../inference/views.py", "../inference/temperature.py")
 HERE, TEMPLATE = Path(__file__).parent, "model_template.py"
 INLINED = {
@@ -38,29 +38,44 @@ INLINED = {
     "hemaflow.tasks.inference.temperature": "../inference/temperature.py",
 }
 
-# What a submission may unpack to: above any backbone of keras.applications (the largest, ConvNeXtXLarge,
-# holds 1.4 GB of float32 weights), below what fills a disk.
+# Limits of an unpacked submission: above any backbone of keras.applications (the largest, ConvNeXtXLarge, has
+# 1.4 GB of float32 weights), below the size of a disk.
 MAX_UNPACKED_BYTES = 4 << 30
 MAX_FILES = 1000
 
-# What of the environment a judge's machine has too: where programs and accelerators are, and how to use them.
+# Variables that a judge's machine has, too: where programs and accelerators are, and how to use them.
 _KEPT_VARIABLES = ("PATH", "LANG", "SYSTEMROOT")
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "LD_", "DYLD_", "TF_", "XLA_", "OMP_")
 
 _DAY_SECONDS = 24 * 3600.0
 
 
+MAX_ABOUT_BYTES = 1 << 20
+"""Maximum size of what a submission says about itself: above a thousand class names."""
+
+
+class About(BaseModel):
+    """What the runner writes about a submission (`tasks/submit/runner.py`)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    versions: dict[str, str]
+    classes: list[str]
+    timed_images: NonNegativeInt
+    timed_seconds: NonNegativeFloat
+
+
 class Outcome(NamedTuple):
-    """What a submission gave."""
+    """The result of a submission."""
 
     labels: NDArray[np.int64]
     """int64[n], as `Model.predict` returned them."""
     versions: dict[str, str]
-    """The interpreter and the libraries that it ran under."""
+    """Versions of the interpreter and the libraries that it ran under."""
     classes: tuple[str, ...]
-    """The names of labels 0, 1, … where `Model.classes` tells them."""
+    """The names of labels 0, 1, …; empty where the submission has no `Model.classes`."""
     images_per_second: float
-    """How fast it names images once it is ready; 0 where there was but one chunk."""
+    """Images per second after the first chunk; 0 if there was only one chunk."""
 
 
 def model_code(
@@ -117,31 +132,31 @@ def unpack(zip_path: Path, folder: Path) -> None:
 def run_submission(
     zip_path: Path, images_path: Path, *, chunk_size: int = 1024, timeout_seconds: float = _DAY_SECONDS
 ) -> Outcome:
-    """Unpack a submission into an empty folder and have a fresh interpreter name images with it.
+    """Unpack a submission into an empty folder and classify images with it in a fresh interpreter.
 
-    The code in the zip is run with the rights of whoever calls this, as any judge would run it: only the
-    unpacking is guarded.
+    The code in the zip runs with the caller's rights, as any judge would run it. The unpacking is guarded,
+    and the files that the code writes are checked before they are used.
 
     Args:
         zip_path: The submission.
         images_path: A .npy of uint8[n, H, W, 3].
-        chunk_size: How many images `Model.predict` is given at once.
-        timeout_seconds: When to give up.
+        chunk_size: Number of images that `Model.predict` is given at once.
+        timeout_seconds: Maximum run time.
 
     Raises:
-        DataError: the file is no zip, would write out of its folder or fill the disk, or holds no model.py.
-        StageError: the code in it failed, took too long, or gave something else than n integers.
-        StoreFull: there is no space to unpack it.
+        DataError: The file is not a zip, would write outside its folder or fill the disk, or has no model.py.
+        StageError: The code in it failed, took too long, or broke the contract: n integer labels.
+        StoreFull: There is no space to unpack it.
     """
     with scratch_folder() as root:
         submission, cwd, home = root / "submission", root / "cwd", root / "home"
         for folder in (submission, cwd, home):
             folder.mkdir()
         unpack(zip_path, submission)
-        labels, about, said = root / "labels.npy", root / "about.json", root / "said.txt"
+        labels, about, log = root / "labels.npy", root / "about.json", root / "stderr.txt"
         script = Path(runner.__file__).resolve()
         arguments = [submission, images_path.resolve(), labels, about, chunk_size]
-        with said.open("wb") as stderr:
+        with log.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-B", str(script), *map(str, arguments)],
                 cwd=cwd,
@@ -164,16 +179,60 @@ def run_submission(
             raise StageError(
                 "The submission cannot be run on its own.",
                 expected="Model().predict(X) to work with keras, tensorflow and numpy alone",
-                received=f"exit status {status}; the last it said:\n{_tail(said)}",
+                received=f"exit status {status}; the end of its output:\n{_tail(log)}",
                 where=zip_path.name,
             )
-        told = json.loads(about.read_text(encoding="utf-8"))
+        told = _read_about(about, zip_path)
         return Outcome(
-            np.load(labels, allow_pickle=False),
-            told["versions"],
-            tuple(told["classes"]),
-            told["timed_images"] / told["timed_seconds"] if told["timed_images"] else 0.0,
+            _read_labels(labels, _num_images(images_path), zip_path),
+            {name: printable(version) for name, version in told.versions.items()},
+            tuple(told.classes),
+            told.timed_images / told.timed_seconds if told.timed_seconds else 0.0,
         )
+
+
+def _read_about(path: Path, zip_path: Path) -> About:
+    """Return what the runner wrote about a submission. Raises StageError if its code wrote something else."""
+    try:
+        if path.stat().st_size > MAX_ABOUT_BYTES:
+            raise ValueError(f"more than {MAX_ABOUT_BYTES} bytes")
+        return About.model_validate_json(path.read_bytes())
+    except ValueError as error:  # pydantic's errors, too
+        _broken_contract("a JSON document about itself, as the runner writes it", str(error), zip_path, error)
+
+
+def _read_labels(path: Path, num_images: int, zip_path: Path) -> NDArray[np.int64]:
+    """Return the labels, int64[n]. Raises StageError if the submission's code wrote something else."""
+    expected = f"{num_images} labels as int64"
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            shape, _, dtype = (
+                np.lib.format.read_array_header_1_0(file) if version == (1, 0) else ((), 0, None)
+            )
+            if shape != (num_images,) or dtype != np.int64:
+                raise ValueError(f"shape {shape} and dtype {dtype}")
+            return np.frombuffer(file.read(8 * num_images), np.int64, num_images)
+    except Exception as error:  # numpy's errors for a file that is anything
+        _broken_contract(expected, str(error), zip_path, error)
+
+
+def _broken_contract(expected: str, received: str, zip_path: Path, cause: Exception) -> NoReturn:
+    raise StageError(
+        "The submission broke the contract: it ended as if it were complete, but its result is not valid.",
+        expected=expected,
+        received=received,
+        where=zip_path.name,
+        remedy="Its code wrote to the files of the runner, or ended the interpreter. Mend model.py.",
+    ) from cause
+
+
+def _num_images(path: Path) -> int:
+    """Return n of a .npy of uint8[n, H, W, 3]."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    return int(shape[0])
 
 
 def write_images(path: Path, size_pixels: int, batches: Iterable[NDArray[np.uint8]]) -> int:
@@ -195,7 +254,7 @@ def write_images(path: Path, size_pixels: int, batches: Iterable[NDArray[np.uint
 
 
 def _check(zip_path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise DataError for an archive that would do harm, or holds no model.py."""
+    """Raise DataError for an archive that would do harm, or has no model.py."""
 
     def refused(what: str, received: str) -> DataError:
         return DataError(what, received=received, where=str(zip_path))
@@ -203,9 +262,9 @@ def _check(zip_path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     for member in members:
         parts = PurePosixPath(member.filename).parts
         if not parts or parts[0] == "/" or ".." in parts or {"\\", ":"} & set(member.filename):
-            raise refused("The submission would write out of its folder.", repr(member.filename))
+            raise refused("The submission would write outside its folder.", repr(member.filename))
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise refused("The submission holds a link.", repr(member.filename))
+            raise refused("The submission contains a link.", repr(member.filename))
     unpacked_bytes = sum(member.file_size for member in members)  # zipfile never reads more of a member
     if unpacked_bytes > MAX_UNPACKED_BYTES or len(members) > MAX_FILES:
         raise refused(
@@ -215,7 +274,7 @@ def _check(zip_path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     names = [member.filename for member in members]
     if "model.py" not in names:
         raise DataError(
-            "The submission holds no model.py.",
+            "The submission has no model.py.",
             expected="model.py at the top of the archive, in no folder",
             received=", ".join(map(repr, names[:5])) or "an empty archive",
             where=str(zip_path),
@@ -232,7 +291,7 @@ def _environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "TMPDIR": str(home),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        # Said outright: what chose it may be a file in the home that is hidden.
+        # Set explicitly: the file that chose it may be in the home directory, which is hidden.
         "KERAS_BACKEND": chosen_backend(),
     }
     return {"TF_CPP_MIN_LOG_LEVEL": "2", **kept, **own}
@@ -249,16 +308,18 @@ def _body(source: str) -> str:
 
 
 def _replace(source: str, replaced: Mapping[ast.stmt, str]) -> str:
-    """Return a module's text with whole statements replaced; comments beside them stay."""
+    """Return a module's text with whole statements replaced; comments behind them stay."""
     lines = source.splitlines()
     for node, text in sorted(replaced.items(), key=lambda item: item[0].lineno, reverse=True):
         last, column = node.end_lineno or node.lineno, node.end_col_offset or 0
-        beside = lines[last - 1].encode()[column:].decode()
-        lines[node.lineno - 1 : last] = [text + beside]
+        comment = lines[last - 1].encode()[column:].decode()
+        lines[node.lineno - 1 : last] = [text + comment]
     return "\n".join(lines) + "\n"
 
 
 def _tail(path: Path, num_bytes: int = 2000) -> str:
+    """Return the end of a submission's output, each line marked, so that none passes for a line of ours."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - num_bytes))
-        return file.read().decode(errors="replace").strip()
+        text = printable(file.read().decode(errors="replace").replace("\r", "\n").strip())
+    return "\n".join(f"  | {line}" for line in text.splitlines())

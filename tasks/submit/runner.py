@@ -1,12 +1,12 @@
-"""Run a submission as its judges would: a script for a fresh interpreter, standing alone.
+"""Runs a submission as its judges do: a script for a fresh interpreter, without imports of this project.
 
     python -I runner.py FOLDER IMAGES LABELS ABOUT CHUNK_SIZE
 
-FOLDER holds model.py and what it needs; IMAGES is a .npy of uint8[n, H, W, 3]. Writes LABELS, a .npy of
+FOLDER contains model.py and its files; IMAGES is a .npy of uint8[n, H, W, 3]. Writes LABELS, a .npy of
 int64[n], and ABOUT, a JSON document: the versions of the interpreter and the libraries, the names of the
-classes where the model tells them, and how many images it named in how many seconds, without the first
-chunk, in which a model makes itself ready. Reads the images CHUNK_SIZE at a time from a memory map. Ends when
-its standard input is closed: it never outlives the process that started it.
+classes if the model has them, and the number of images and seconds after the first chunk, in which a model
+warms up. Reads the images CHUNK_SIZE at a time from a memory map. Ends when its standard input is closed, so
+that it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from types import ModuleType
 PROJECT = "hemaflow"
 LIBRARIES = ("keras", "numpy", "tensorflow")
 OPTIONAL = ("jax", "matplotlib", "pandas", "sklearn")
-"""What Keras and TensorFlow import where it is installed, without need."""
+"""Packages that Keras and TensorFlow import if they are installed, but do not need."""
 
 
 class Refuse:
-    """A finder that says of this project that it is not installed."""
+    """A finder that reports this project as not installed."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -43,7 +43,7 @@ class Refuse:
 
 
 def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk_size: str) -> None:
-    """Load the submission, name the images, write the labels."""
+    """Load the submission, classify the images, write the labels."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.meta_path.insert(0, Refuse())
     try:
@@ -59,7 +59,7 @@ def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk
     model = importlib.import_module("model").Model()
     try:
         images = np.load(images_path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # nothing cannot be mapped
+    except ValueError:  # an empty array cannot be mapped
         images = np.load(images_path, allow_pickle=False)
     labels = np.zeros(len(images), np.int64)
     timed_images, timed_seconds = 0, 0.0
@@ -88,12 +88,12 @@ def main(folder: str, images_path: str, labels_path: str, about_path: str, chunk
 
 
 def _import_keras() -> None:
-    """Import Keras, where it is installed, in half the time: without packages that it can do without.
+    """Import Keras, if it is installed, with optional packages hidden from import meanwhile.
 
-    They can be imported afterwards. On one shared x86-64 core: 7 seconds instead of 14.
+    That halves the time: on one shared x86-64 core, 7 seconds instead of 14.
     """
     hidden = [name for name in OPTIONAL if name != os.environ.get("KERAS_BACKEND")]
-    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None: the import system's own sign
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None: the import system's own mark
     try:
         importlib.import_module("keras")
     except ImportError:

@@ -1,16 +1,16 @@
-"""Package the trained model for a judge, and prove that the package gives the reported predictions.
+"""Packages the trained model for a judge, and proves that the package gives the reported predictions.
 
-Reads the test shards of ingest (those of val where test has no images), `model.keras` of train, the views and
-the predictions of evaluate. Writes
+Reads the test shards of ingest (the val shards if test is empty), `model.keras` of train, the views and the
+predictions of evaluate. Writes
 
     submission.zip     model.py and model.keras; they need keras, tensorflow and numpy, nothing else
-    verification.json  how many predictions were compared, their SHA-256, the accuracy, the versions; where
-                       it was calibrated, the temperature, and NLL and ECE before and after; the views, and
-                       why they are not those that were asked for, where they are not
+    verification.json  number of compared predictions, their SHA-256, the accuracy, library versions; with
+                       calibration the temperature, and NLL and ECE before and after; the views, and the
+                       reason if they are not the requested ones
 
 Guarantees: the same inputs give the same zip, byte for byte. Nothing is committed unless the zip, unpacked
-into an empty folder and run by a fresh interpreter that cannot import this project, names every one of those
-images as the report does.
+into an empty folder and run by a fresh interpreter that cannot import this project, predicts the reported
+class for every image.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.tasks.core.facts import EvaluateFacts, IngestFacts, SubmitFacts
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.evaluate.metrics import scores
@@ -44,14 +45,15 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
     """Write submission.zip and verification.json.
 
     Raises:
-        StageError: the package cannot be run, or predicts something else than the report says.
-        StoreFull: there is no space for the temporary copy of the test images.
+        StageError: The package cannot be run, or its predictions differ from the report.
+        StoreFull: There is no space for the temporary copy of the test images.
     """
-    evaluate, classes = parents["evaluate"], parents["ingest"].facts["classes"]
+    evaluate, classes = parents["evaluate"], IngestFacts.of(parents["ingest"]).classes
+    evaluated = EvaluateFacts.of(evaluate)
     batch_size = int(evaluate.inputs.config["batch_size"])
-    views = tuple(evaluate.facts["tta_views"]) if config.tta else ("identity",)
+    views = tuple(evaluated.tta_views) if config.tta else ("identity",)
     tta = views != ("identity",)
-    reason = evaluate.facts.get("tta_reason", "") if config.tta else "submit.tta is off"
+    reason = evaluated.tta_reason if config.tta else "submit.tta is off"
 
     def read(split: str) -> Reported:
         return read_predictions(
@@ -78,7 +80,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         pack(zip_path, model_code(classes, views, batch_size, temperature), _model(parents))
         draft.progress(1, 3, f"unpacking the {split} images")
         _write_images(parents, split, images_path, len(reported.ids))
-        draft.progress(2, 3, f"naming {len(reported.ids)} {split} images with the package alone")
+        draft.progress(2, 3, f"classifying {len(reported.ids)} {split} images with the package alone")
         chunk_size = batch_size * max(1, 1024 // batch_size)
         outcome = run_submission(zip_path, images_path, chunk_size=chunk_size)
         labels = outcome.labels
@@ -99,14 +101,18 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         verification["calibration"] = _calibration(reported, temperature)
     draft.put("verification.json", json.dumps(verification, sort_keys=True, indent=1).encode())
     draft.progress(3, 3, f"verified {len(labels)} predictions")
-    log.info("the package alone names %d of %d %s images as reported", len(labels), len(labels), split)
-    return draft.commit(
-        size_bytes=size_bytes, num_verified=len(labels), accuracy=accuracy, tta=tta, views_reason=reason
-    )
+    log.info("the package alone predicts %d of %d %s images as reported", len(labels), len(labels), split)
+    return SubmitFacts(
+        size_bytes=size_bytes,
+        num_verified=len(labels),
+        accuracy=accuracy,
+        tta=list(views),
+        views_reason=reason,
+    ).commit(draft)
 
 
 def _calibration(reported: Reported, temperature: float) -> dict[str, dict[str, float]]:
-    """Return NLL (nats) and ECE of the images that are verified before and after the temperature."""
+    """Return NLL (nats) and ECE of the verified images before and after the temperature."""
     once = np.ones((1, len(reported.ids)))
     found: dict[str, dict[str, float]] = {}
     for when, answers in (
@@ -119,7 +125,7 @@ def _calibration(reported: Reported, temperature: float) -> dict[str, dict[str, 
 
 
 def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Raise StageError unless the package named every image as the report does."""
+    """Raise StageError unless the package predicts every image as the report does."""
     different = np.flatnonzero(labels != reported.predicted)
     if not len(different):
         return
@@ -132,9 +138,9 @@ def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[st
         for i in different[:5]
     )
     raise StageError(
-        f"The package predicts something else than the report for {len(different)} of {len(labels)} images.",
+        f"The package and the report differ in {len(different)} of {len(labels)} predictions.",
         received=first + ("; …" if len(different) > 5 else ""),
-        remedy="Nothing was kept. Run with --from evaluate: its predictions may be of another model.",
+        remedy="Nothing was kept. Run with --from evaluate: its predictions may come from another model.",
     )
 
 
@@ -145,7 +151,7 @@ def _model(parents: Parents) -> Path:
 def _write_images(parents: Parents, split: str, path: Path, num_images: int) -> None:
     """Write the images of a split to a .npy of uint8[n, H, W, 3], in bounded memory."""
     ingest = parents["ingest"]
-    size = int(ingest.facts["image_size_pixels"])
+    size = IngestFacts.of(ingest).image_size_pixels
     shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
     written = write_images(path, size, (batch.images for batch in read_batches(shards, size, 256)))
     if written != num_images:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from hemaflow.infra.errors import Interrupted, StageError
 from hemaflow.tasks.core.facts import AugmentFacts, IngestFacts
+from hemaflow.tasks.core.history import EpochRow
 from hemaflow.tasks.model.backbones import BACKBONES
 from hemaflow.tasks.model.network import assemble, layer_index, unfreeze
 from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tf_feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
 from hemaflow.tasks.train import checkpoint
-from hemaflow.tasks.train.checkpoint import EpochRow, Position
+from hemaflow.tasks.train.checkpoint import Position
 from hemaflow.tasks.train.initial_weights import starting_network
 from hemaflow.tasks.train.objective import balanced_weights, loss_of, optimizer_of
 from hemaflow.tasks.train.schedules import Best, Plateau, cosine_with_warmup

@@ -3,7 +3,7 @@
 Reads the training shards of augment and the validation shards of ingest. Writes
 
     model.keras   the classifier, of built-in Keras layers only, without the online augmentation
-    history.json  one row per epoch (`tasks/train/checkpoint.py`)
+    history.json  one row per epoch (`tasks/core/history.py`)
 
 Guarantees: it keeps a checkpoint after every epoch and on SIGTERM, as one object; an interrupted training
 continues from it and takes, in all, the optimizer steps of an uninterrupted one. Memory does not grow with
@@ -22,13 +22,13 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import IngestFacts, TrainFacts
+from hemaflow.tasks.core.history import EpochRow
 from hemaflow.tasks.core.keras_import import load_keras
 from hemaflow.tasks.core.result_names import result_key
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.model.ensembles import ENSEMBLE
 from hemaflow.tasks.model.saving import save_model
-from hemaflow.tasks.train.checkpoint import EpochRow
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.data_overlap import data_overlap, trained_on
 from hemaflow.tasks.train.ensemble import load_ensemble, validate

@@ -42,7 +42,7 @@ def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> N
     assert done.document["status"] == "completed"
     assert [stage["stage"] for stage in done.document["stages"]] == STAGES
     assert done.states == "rrrrr"
-    mixes = {f"{split}{mix}" for split in ("val", "test") for mix in ("", "_heavy")}
+    mixes = {f"{split}{mix}" for split in ("val", "test") for mix in ("", "_heavy_mix")}
     corrupted = {"val_medmnistc", "test_medmnistc"}
     assert set(done.document["metrics"]) == mixes | {f"{entry}_tta" for entry in mixes} | corrupted | {"tta"}
     assert done.document["metrics"]["test"]["accuracy"] > 0.5

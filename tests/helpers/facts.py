@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hemaflow.tasks.core.facts import SPLITS, AugmentFacts, IngestFacts, TrainFacts
+from hemaflow.tasks.core.facts import SPLITS, AugmentFacts, EvaluateFacts, IngestFacts, TrainFacts
 
 CLASSES = ["blue", "green", "red"]
 
@@ -54,3 +54,9 @@ def train_facts(**others: Any) -> dict[str, Any]:
         "data_overlap": {},
     }
     return TrainFacts.model_validate(given | others).model_dump(mode="json")
+
+
+def evaluate_facts(**others: Any) -> dict[str, Any]:
+    """Facts of evaluate: without metrics, of the unchanged image alone."""
+    given: dict[str, Any] = {"metrics": {}, "tta": "none", "tta_reason": "", "tta_views": ["identity"]}
+    return EvaluateFacts.model_validate(given | others).model_dump(mode="json")

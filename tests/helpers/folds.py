@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.facts import ingest_facts
+from helpers.facts import evaluate_facts, ingest_facts
 from helpers.pictures import SIZE, Cell, inputs
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
@@ -69,5 +69,5 @@ def fold_results(
         "ingest": ingest.commit(
             **ingest_facts(classes, SIZE, {"train": len(rest), "test": len(tested)}, source="cells.zip")
         ),
-        "evaluate": evaluate.commit(tta_views=["identity"]),
+        "evaluate": evaluate.commit(**evaluate_facts()),
     }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.facts import CLASSES, augment_facts, ingest_facts, train_facts
+from helpers.facts import CLASSES, augment_facts, evaluate_facts, ingest_facts, train_facts
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
@@ -129,4 +129,4 @@ def trained(store: LocalStore, name: str, channels: Sequence[int], size: int = S
 
 def evaluated(store: LocalStore, name: str, views: Sequence[str] = ("identity",)) -> Manifest:
     """A result of evaluate with these views."""
-    return Draft(store, inputs("evaluate", name=name)).commit(tta_views=list(views))
+    return Draft(store, inputs("evaluate", name=name)).commit(**evaluate_facts(tta_views=list(views)))

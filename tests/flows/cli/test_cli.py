@@ -142,8 +142,8 @@ def test_the_end_of_a_run_tells_of_clean_and_of_spoiled_images(
     store = LocalStore(tmp_path)
     main._print_run(record, store, False)
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "heavy accuracy 0.6000 (95 % interval 0.5000 to 0.6500)" in said
-    assert "heavy, TTA accuracy 0.6250 (95 % interval 0.5250 to 0.6750)" in said
+    assert "heavy mix accuracy 0.6000 (95 % interval 0.5000 to 0.6500)" in said
+    assert "heavy mix, TTA accuracy 0.6250 (95 % interval 0.5250 to 0.6750)" in said
     assert any(line.startswith("MedMNIST-C accuracy 0.7500") for line in said)
     assert " ".join(said).endswith("worst stain_deposit")
     main._print_run(record, store, True)

@@ -87,7 +87,10 @@ def test_every_policy_is_a_config(name: str) -> None:
         (['train.ensemble_of=["run:a","run:b"]', "train.seed=1"], "train.seed .*an empty ensemble_of"),
         (['augment.layers=[{"name":"Grayscale"}]'], "augment.layers .*copies above 0"),
         (["evaluate.tta_max_views=3"], "evaluate.tta_max_views .*tta=search"),
-        (["evaluate.robustness=none", "evaluate.robustness_images=9"], "robustness_images .*heavy or full"),
+        (
+            ["evaluate.robustness=none", "evaluate.robustness_images=9"],
+            "robustness_images .*heavy_mix or",
+        ),
         (["ingest.num_folds=3", "ingest.test_share=0.2"], "ingest.test_share .*num_folds=0"),
         (["train.average_epochs=1"], "0, or 2 or more"),
     ],

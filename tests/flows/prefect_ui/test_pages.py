@@ -8,10 +8,12 @@ import pytest
 
 from helpers.results import engine, run
 from hemaflow.flows.prefect_ui import pages
-from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.run_metrics import RunMetrics
 from hemaflow.tasks.review.judge import JudgeConfig, decide
+from hemaflow.tasks.review.results import Drift, DriftRow
+from hemaflow.tasks.sources.base import Finding
 
 HOSTILE = "a|b<img src=x>"
 
@@ -27,11 +29,6 @@ def metrics_page(document: dict[str, Any]) -> str:
     return pages.metrics(RunMetrics.model_validate(document), "flips")
 
 
-def manifest(**facts: Any) -> Manifest:
-    inputs = KeyInputs(stage="ingest", config={}, parents={}, code={}, libraries={})
-    return Manifest(stage="ingest", key=inputs.key, inputs=inputs, objects=(), facts=facts)
-
-
 def test_a_plan_says_what_runs_and_why(store: LocalStore) -> None:
     run(store)
     own = engine(store, {"train": {"seed": 1}})
@@ -45,15 +42,15 @@ def test_a_plan_says_what_runs_and_why(store: LocalStore) -> None:
 
 
 def test_findings_are_counted_listed_and_escaped() -> None:
-    ingested = manifest(
+    ingested = IngestFacts(
         classes=[HOSTILE, "platelet"],
+        image_size_pixels=24,
+        num_examples={"train": 7, "val": 1, "test": 2},
         class_counts={"train": [3, 4], "val": [1, 0], "test": [0, 2]},
         num_findings={"unreadable": 2},
         source=HOSTILE,
     )
-    found = [
-        {"kind": "unreadable", "items": [HOSTILE, "b.png"], "action": "dropped", "reason": "cut\nshort"}
-    ] * (pages.MAX_FINDINGS + 3)
+    found = [Finding("unreadable", [HOSTILE, "b.png"], "dropped", "cut\nshort")] * (pages.MAX_FINDINGS + 3)
     page = pages.findings(ingested, found)
     assert cells(page, "**all**")[1:] == ["**7**", "**1**", "**2**"]
     assert cells(page, "platelet")[1:] == ["4", "0", "2"]
@@ -74,15 +71,15 @@ def test_metrics_of_an_empty_split_are_left_out() -> None:
         "confusion": [[1, 1], [0, 8]],
     }
     page = metrics_page({"val": {"num_examples": 0}, "test": entry, "test_tta": entry})
-    assert cells(page, "accuracy")[1:] == ["0.9000 (0.8000 to 0.9500)"] * 2
+    assert cells(page, "Accuracy")[1:] == ["0.9000 (0.8000 to 0.9500)"] * 2
     assert cells(page, "a")[1:] == ["0.5000", "**1**", "1"]
     assert cells(page, "b")[1:] == ["1.0000", "", "**8**"]
 
 
-def test_images_that_were_learnt_from_are_said_to_be() -> None:
+def test_images_of_the_training_are_noted() -> None:
     test = {"num_examples": 2, "accuracy": 0.5, "intervals": {"accuracy": [0.1, 0.9]}}
     document = {"test": test, "already_learnt": {"val": 0, "test": 2}}
-    assert "learnt from 2 of the images of test" in metrics_page(document)
+    assert "trained on 2 of the images of test" in metrics_page(document)
 
 
 def test_views_that_are_not_those_asked_for_say_why() -> None:
@@ -119,8 +116,8 @@ def test_metrics_of_spoiled_images_have_their_own_tables() -> None:
     }
     page = metrics_page(document)
     spoiled = page.partition("## Spoiled images")[2]
-    assert cells(spoiled, "accuracy")[1:] == ["0.5000 (0.4000 to 0.6000)", "0.7000 (0.6000 to 0.8000)"]
-    assert cells(spoiled, "balanced accuracy")[1:] == ["", "0.6500"]
+    assert cells(spoiled, "Accuracy")[1:] == ["0.5000 (0.4000 to 0.6000)", "0.7000 (0.6000 to 0.8000)"]
+    assert cells(spoiled, "Balanced accuracy")[1:] == ["", "0.6500"]
     assert cells(spoiled, "bubble")[1:] == ["0.9000", "0.8000", "0.1250", "2.00"]
     assert cells(spoiled, "**pixelate**")[3] == "0.2500"
     assert "Worst corruption: pixelate" in spoiled
@@ -146,17 +143,14 @@ def test_a_verdict_shows_every_number_it_rests_on(better: bool, said: str) -> No
 
 
 def test_drift_names_what_stands_out() -> None:
-    row = {"name": "labels", "test": "chi-squared", "statistic": 9.5, "effect": 0.4}
-    found = {
-        "rows": [{**row, "p_corrected": 0.0001, "drifted": True}],
-        "drifted": ["labels"],
-        "num_new_images": 40,
-        "notes": ["A note."],
-    }
+    row = DriftRow(
+        name="labels", test="chi-squared", statistic=9.5, effect=0.4, p_corrected=0.0001, drifted=True
+    )
+    found = Drift(rows=[row], drifted=["labels"], num_new_images=40, notes=["A note."])
     page = pages.drift(found)
     assert page.startswith("# Drift: labels\n\n40 new images.")
     assert cells(page, "labels")[1:] == ["chi-squared", "9.5", "0.4000", "0.0001", "**drifted**"]
-    assert pages.drift({**found, "rows": [], "drifted": []}).startswith("# Drift: nothing")
+    assert pages.drift(found.model_copy(update={"rows": [], "drifted": []})).startswith("# Drift: nothing")
 
 
 def test_tasks_are_called_by_what_they_do() -> None:

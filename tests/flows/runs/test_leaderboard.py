@@ -34,7 +34,7 @@ def record(accuracy: float, **more: float) -> RunRecord:
     return RunRecord(run="r", started="", data="", recipe="demo", metrics=metrics)
 
 
-def member(name: str, clean: float, heavy: float | None) -> Member:
+def member(name: str, clean: float, heavy_mix: float | None) -> Member:
     def score(accuracy: float) -> Score:
         return Score(accuracy=accuracy, interval=(accuracy - 0.01, accuracy + 0.01), accuracies=[accuracy])
 
@@ -42,7 +42,7 @@ def member(name: str, clean: float, heavy: float | None) -> Member:
         name=name,
         runs=["r1", "r2"],
         clean=score(clean),
-        heavy=None if heavy is None else score(heavy),
+        heavy_mix=None if heavy_mix is None else score(heavy_mix),
         medmnistc=None,
         num_parameters=1234567,
         train_seconds=75,
@@ -66,7 +66,7 @@ def test_several_seeds_have_the_interval_of_students_t() -> None:
 
 
 def test_what_one_run_was_not_measured_on_has_no_score() -> None:
-    assert Score.over([record(0.9, test_heavy=0.7), record(0.9)], "test_heavy") is None
+    assert Score.over([record(0.9, test_heavy_mix=0.7), record(0.9)], "test_heavy_mix") is None
 
 
 def test_the_order_is_that_of_the_heavy_mix_where_all_have_it() -> None:

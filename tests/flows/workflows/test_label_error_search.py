@@ -110,7 +110,7 @@ def test_it_is_kept_with_its_runs_and_accounted_for(
     result = found(store, runs)
     assert jobs == ["label_errors"]
     [candidate] = read_candidates(result.read(store, "label-errors.csv"))
-    assert (candidate["id"], candidate["given"], candidate["suggested"]) == ("cell9", "green", "blue")
+    assert (candidate.id, candidate.given, candidate.suggested) == ("cell9", "green", "blue")
     for run in runs:
         saved = find_run(store, run.run)
         assert saved == run
@@ -262,10 +262,10 @@ def test_the_command_puts_flipped_labels_at_the_top(
 
     document = look()
     assert document["num_images"] == 128
-    assert {candidate["id"] for candidate in document["candidates"][:3]} == flipped
+    assert {candidate.id for candidate in document["candidates"][:3]} == flipped
     assert "label-errors.html" in document["page"]
     for candidate in document["candidates"][:3]:
-        assert FLIPPED[candidate["suggested"]] == candidate["given"]
+        assert FLIPPED[candidate.suggested] == candidate.given
     page = Path(document["page"]).read_text()
     assert page.count("<img") == len(document["candidates"])
     again = look()

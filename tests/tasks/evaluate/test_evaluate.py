@@ -104,7 +104,9 @@ def rows(store: LocalStore, manifest: Manifest, split: str) -> list[dict[str, st
 def test_metrics_are_those_of_the_predictions(store: LocalStore, tmp_path: Path) -> None:
     manifest = evaluate(store, parents(store, tmp_path), tta="dihedral", batch_size=8)
     metrics = json.loads(manifest.read(store, "metrics.json"))
-    entries = {f"{split}{mix}{views}" for split in COUNTS for mix in ("", "_heavy") for views in ("", "_tta")}
+    entries = {
+        f"{split}{mix}{views}" for split in COUNTS for mix in ("", "_heavy_mix") for views in ("", "_tta")
+    }
     spoiled = {"val_medmnistc", "test_medmnistc"}
     assert set(metrics) == {e for e in entries if "train" not in e} | spoiled | {"tta"}
     assert set(manifest.facts["metrics"]) == set(metrics) - {"tta"}
@@ -152,10 +154,10 @@ def test_spoiled_images_are_measured_like_clean_ones(store: LocalStore, tmp_path
     manifest = evaluate(store, results, tta="flips", batch_size=8)
     metrics = json.loads(manifest.read(store, "metrics.json"))
     for split in ("val", "test"):
-        assert set(metrics[f"{split}_heavy"]) == set(metrics[split])
-        assert set(metrics[f"{split}_heavy_tta"]) == set(metrics[f"{split}_tta"])
-        assert metrics[f"{split}_heavy"]["num_examples"] == COUNTS[split]
-        assert metrics[f"{split}_heavy"]["accuracy"] < metrics[split]["accuracy"]
+        assert set(metrics[f"{split}_heavy_mix"]) == set(metrics[split])
+        assert set(metrics[f"{split}_heavy_mix_tta"]) == set(metrics[f"{split}_tta"])
+        assert metrics[f"{split}_heavy_mix"]["num_examples"] == COUNTS[split]
+        assert metrics[f"{split}_heavy_mix"]["accuracy"] < metrics[split]["accuracy"]
         assert len(metrics[f"{split}_medmnistc"]["corruptions"]) == 11
         assert metrics[f"{split}_medmnistc"]["num_examples"] == COUNTS[split]
     page = manifest.read(store, "report.html").decode()
@@ -167,20 +169,25 @@ def test_what_is_measured_of_spoiled_images_is_config(store: LocalStore, tmp_pat
     results = parents(store, tmp_path)
     none = json.loads(evaluate(store, results, robustness="none").read(store, "metrics.json"))
     assert set(none) == {"val", "val_tta", "test", "test_tta", "tta"}
-    some = evaluate(store, results, robustness="heavy", robustness_images=10, batch_size=8)
+    some = evaluate(store, results, robustness="heavy_mix", robustness_images=10, batch_size=8)
     metrics = json.loads(some.read(store, "metrics.json"))
-    assert set(metrics) - set(none) == {"val_heavy", "val_heavy_tta", "test_heavy", "test_heavy_tta"}
-    assert metrics["test_heavy"]["num_examples"] == 10
+    assert set(metrics) - set(none) == {
+        "val_heavy_mix",
+        "val_heavy_mix_tta",
+        "test_heavy_mix",
+        "test_heavy_mix_tta",
+    }
+    assert metrics["test_heavy_mix"]["num_examples"] == 10
     for entry in ("val", "test"):
         assert metrics[entry]["accuracy"] == none[entry]["accuracy"]
-    other = evaluate(store, results, robustness="heavy", robustness_images=10, robustness_seed=1)
-    assert json.loads(other.read(store, "metrics.json"))["test_heavy"] != metrics["test_heavy"]
+    other = evaluate(store, results, robustness="heavy_mix", robustness_images=10, robustness_seed=1)
+    assert json.loads(other.read(store, "metrics.json"))["test_heavy_mix"] != metrics["test_heavy_mix"]
 
 
 def test_an_empty_split_has_no_metrics(store: LocalStore, tmp_path: Path) -> None:
     manifest = evaluate(store, parents(store, tmp_path, num_test=0))
     metrics = json.loads(manifest.read(store, "metrics.json"))
-    for entry in ("test", "test_heavy", "test_medmnistc"):
+    for entry in ("test", "test_heavy_mix", "test_medmnistc"):
         assert metrics[entry] == {"num_examples": 0}
     assert rows(store, manifest, "test") == []
 
@@ -214,7 +221,7 @@ def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tm
     """Here the right half tells the class, the left one misleads a little."""
     cells = [cell._replace(label=(cell.label + 1) % 3) for cell in two_sided(40, 120)]
     results = with_cells(store, tmp_path, cells)
-    manifest = evaluate(store, results, tta="search", robustness="heavy", tta_max_views=3, batch_size=8)
+    manifest = evaluate(store, results, tta="search", robustness="heavy_mix", tta_max_views=3, batch_size=8)
     metrics = json.loads(manifest.read(store, "metrics.json"))
     choice = metrics["tta"]
     assert choice["asked"] == "search"
@@ -223,7 +230,7 @@ def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tm
     assert choice["views"][0] == "identity"
     assert choice["interval"][0] > 0
     assert choice["times_slower"] == len(choice["views"])
-    for entry, condition in (("val", "clean"), ("val_heavy", "heavy")):
+    for entry, condition in (("val", "clean"), ("val_heavy_mix", "heavy_mix")):
         accuracies = [step["accuracy"][condition] for step in choice["steps"]]
         assert accuracies == sorted(accuracies)
         assert accuracies[0] == metrics[entry]["accuracy"]
@@ -255,3 +262,7 @@ def test_views_that_there_are_not_are_refused(field: str) -> None:
         EvaluateConfig.model_validate({field: "identity,rotate-91"})
     with pytest.raises(ValueError, match="Did you mean 'search'"):
         EvaluateConfig(tta="serach")
+
+
+def test_the_former_name_of_the_heavy_mix_is_understood() -> None:
+    assert EvaluateConfig.model_validate({"robustness": "heavy"}) == EvaluateConfig(robustness="heavy_mix")

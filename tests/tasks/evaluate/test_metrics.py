@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
+from hemaflow.tasks.core.run_metrics import Flips
 from hemaflow.tasks.evaluate import metrics
+from hemaflow.tasks.report.inputs import MetricText
 
 NUM_CLASSES = 4
 CLASSES = ["a", "b", "c", "d"]
@@ -31,16 +33,16 @@ def test_scores_are_those_of_scikit_learn(seed: int, num_examples: int, skill: f
     result = metrics.evaluate(labels, probabilities, CLASSES, resamples=2, seed=0)
     predicted = probabilities.argmax(1)
     exact = probabilities.astype(np.float64)
-    assert result["accuracy"] == pytest.approx((predicted == labels).mean())
-    assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
-    assert result["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert result.accuracy == pytest.approx((predicted == labels).mean())
+    assert result.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert result.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
     per_class = [roc_auc_score(labels == k, exact[:, k]) for k in range(NUM_CLASSES)]
-    assert result["macro_auc"] == pytest.approx(np.mean(per_class))
-    assert result["nll"] == pytest.approx(
+    assert result.macro_auc == pytest.approx(np.mean(per_class))
+    assert result.nll == pytest.approx(
         log_loss(labels, exact / exact.sum(1, keepdims=True), labels=range(NUM_CLASSES)), abs=1e-5
     )
-    assert sum(map(sum, result["confusion"])) == num_examples
-    json.dumps(result, allow_nan=False)
+    assert sum(map(sum, result.confusion)) == num_examples
+    json.dumps(result.model_dump(mode="python"), allow_nan=False)
 
 
 def test_a_resample_counts_as_the_examples_repeated() -> None:
@@ -76,34 +78,55 @@ def test_the_interval_of_a_mean_is_that_of_the_accuracy() -> None:
 def test_calibration_of_known_cases() -> None:
     labels = np.array([0] * 8 + [1] * 2)
     sure = np.tile([1.0, 0.0], (10, 1))
-    assert metrics.evaluate(labels, sure, ["a", "b"], resamples=2, seed=0)["ece"] == pytest.approx(0.2)
+    assert metrics.evaluate(labels, sure, ["a", "b"], resamples=2, seed=0).ece == pytest.approx(0.2)
     honest = np.tile([0.8, 0.2], (10, 1))
-    assert metrics.evaluate(labels, honest, ["a", "b"], resamples=2, seed=0)["ece"] == pytest.approx(0.0)
+    assert metrics.evaluate(labels, honest, ["a", "b"], resamples=2, seed=0).ece == pytest.approx(0.0)
     reliability = metrics.reliability(labels, honest)
-    full = int(np.argmax(reliability["count"]))
-    assert reliability["count"][full] == 10
-    assert reliability["confidence"][full] == pytest.approx(0.8)
-    assert reliability["accuracy"][full] == pytest.approx(0.8)
+    full = int(np.argmax(reliability.count))
+    assert reliability.count[full] == 10
+    assert reliability.confidence[full] == pytest.approx(0.8)
+    assert reliability.accuracy[full] == pytest.approx(0.8)
 
 
 def test_a_wrong_certainty_costs_much_but_not_infinitely() -> None:
     result = metrics.evaluate(np.array([1]), np.array([[1.0, 0.0]]), ["a", "b"], resamples=2, seed=0)
-    assert math.isfinite(result["nll"])
-    assert result["nll"] > 10
+    assert math.isfinite(result.nll)
+    assert result.nll > 10
 
 
 def test_absent_classes_and_empty_splits_give_numbers() -> None:
     one_class = metrics.evaluate(
         np.zeros(5, np.int64), np.tile([0.9, 0.1], (5, 1)), ["a", "b"], resamples=5, seed=0
     )
-    assert one_class["balanced_accuracy"] == 1.0
-    assert json.dumps(one_class, allow_nan=False)
+    assert one_class.balanced_accuracy == 1.0
+    assert json.dumps(one_class.model_dump(mode="python"), allow_nan=False)
     none = metrics.evaluate(np.zeros(0, np.int64), np.zeros((0, 2)), ["a", "b"], resamples=5, seed=0)
-    assert none == {"num_examples": 0}
+    assert none.model_dump(exclude_unset=True) == {"num_examples": 0}
 
 
 def test_flips_tell_what_tta_changed() -> None:
     labels = np.array([0, 0, 0, 0])
     plain = np.eye(3)[[0, 1, 0, 1]]
     tta = np.eye(3)[[0, 0, 1, 2]]
-    assert metrics.flips(labels, plain, tta) == {"to_right": 1, "to_wrong": 1, "changed_wrong": 1}
+    assert metrics.flips(labels, plain, tta) == Flips(to_right=1, to_wrong=1, changed_wrong=1)
+
+
+def test_a_metric_is_one_function_and_is_then_measured_with_its_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics.METRICS, "_entries", dict(metrics.METRICS))
+
+    @metrics.metric("error", "Error", "share of the images named wrong", percent=True)
+    def error(sample: metrics.Resamples) -> metrics.Values:
+        return 1 - metrics.accuracy(sample)
+
+    labels, probabilities = case(7, 40, 1.0)
+    measured = metrics.evaluate(labels, probabilities, CLASSES, resamples=20, seed=0)
+    assert measured.accuracy is not None
+    assert measured.score("error") == pytest.approx(1 - measured.accuracy)
+    low, high = measured.intervals["error"]
+    assert low <= 1 - measured.accuracy <= high
+    assert measured.model_dump(mode="json", exclude_unset=True)["error"] == measured.score("error")
+    assert metrics.METRICS["error"].text == MetricText("Error", "share of the images named wrong", True)
+    with pytest.raises(ValueError, match="two entries called 'error'"):
+        metrics.metric("error", "", "")(lambda sample: sample.totals)

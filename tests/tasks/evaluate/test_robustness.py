@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from helpers.pictures import CLASSES, SIZE, Cell, colour_cells, ingested
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.run_metrics import SplitMetrics
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.evaluate import heavy_mix
 from hemaflow.tasks.evaluate.medmnist_c import ALEXNET_BALANCED_ERROR, MEDMNIST_C, NUM_SEVERITIES, corrupt
@@ -67,11 +68,11 @@ def test_the_answers_are_those_to_the_spoiled_images(store: LocalStore) -> None:
             expected = model.names(corrupt(images, ids, name, severity, 4))
             np.testing.assert_array_equal(found.named[number, severity - 1], expected)
     mixed = heavy_mix.spoil(images, ids, 4).astype(np.float32)
-    assert list(found.heavy) == list(VIEWS)
+    assert list(found.heavy_mix) == list(VIEWS)
     plain, flipped = (model.predict_on_batch(pixels) for pixels in (mixed, mixed[:, :, ::-1]))
-    np.testing.assert_allclose(found.heavy["identity"], plain, rtol=1e-5)
-    np.testing.assert_allclose(found.heavy["flip-horizontal"], flipped, rtol=1e-5)
-    assert (found.heavy["identity"].argmax(1) != found.labels).any()  # else this says nothing
+    np.testing.assert_allclose(found.heavy_mix["identity"], plain, rtol=1e-5)
+    np.testing.assert_allclose(found.heavy_mix["flip-horizontal"], flipped, rtol=1e-5)
+    assert (found.heavy_mix["identity"].argmax(1) != found.labels).any()  # else this says nothing
 
 
 @pytest.mark.slow
@@ -80,12 +81,12 @@ def test_the_examples_are_of_each_class_and_of_each_corruption(store: LocalStore
     model = LeadingColour()
     found = measured(results(store, cells), model)
     examples = found.examples(["flip-horizontal"])
-    assert [example.label for example in examples.heavy] == [0, 1, 2]
-    assert [example.predicted for example in examples.heavy] == [
-        found.heavy["flip-horizontal"][row].argmax() for row in found.first
+    assert [example.label for example in examples.heavy_mix] == [0, 1, 2]
+    assert [example.predicted for example in examples.heavy_mix] == [
+        found.heavy_mix["flip-horizontal"][row].argmax() for row in found.first
     ]
     np.testing.assert_array_equal(
-        examples.heavy[1].image, heavy_mix.spoil(cells[1].image[None], ["cell1"], 4)[0]
+        examples.heavy_mix[1].image, heavy_mix.spoil(cells[1].image[None], ["cell1"], 4)[0]
     )
     assert [example.corruption for example in examples.corruptions] == NAMES
     np.testing.assert_array_equal(examples.original, cells[0].image)
@@ -106,7 +107,7 @@ def test_some_images_have_the_answers_that_they_have_among_all(store: LocalStore
     np.testing.assert_array_equal(some.labels, whole.labels[chosen])
     np.testing.assert_array_equal(some.named, whole.named[:, :, chosen])
     for view in VIEWS:
-        np.testing.assert_allclose(some.heavy[view], whole.heavy[view][chosen], rtol=1e-5)
+        np.testing.assert_allclose(some.heavy_mix[view], whole.heavy_mix[view][chosen], rtol=1e-5)
     # 19 images once for each view in batches of 5, 55 · 19 in full ones: none is wasted.
     assert len(model.batches) == 2 * 4 + 55 * 19 // 5
 
@@ -117,7 +118,7 @@ def test_the_heavy_mix_alone_asks_nothing_else(store: LocalStore) -> None:
     found = measured(results(store, colour_cells("cell", 8, (0, 1, 2))), model, medmnist_c=False)
     assert found.named.shape[0] == 0
     examples = found.examples(VIEWS)
-    assert len(examples.heavy) == 3
+    assert len(examples.heavy_mix) == 3
     assert (examples.original, examples.corruptions) == (None, [])
     assert len(model.batches) == 2
 
@@ -128,9 +129,9 @@ def test_an_empty_split_gives_nothing(store: LocalStore) -> None:
     )
     found = measured(parents, LeadingColour())
     assert len(found.labels) == 0
-    assert found.examples(VIEWS).heavy == found.examples(VIEWS).corruptions == []
+    assert found.examples(VIEWS).heavy_mix == found.examples(VIEWS).corruptions == []
     entry = evaluate_medmnist_c(found.labels, found.named, CLASSES, resamples=10, seed=0)
-    assert entry == {"num_examples": 0}
+    assert entry == SplitMetrics(num_examples=0)
 
 
 @given(st.integers(0, 50), st.integers(0, 60), st.integers(0, 3))
@@ -172,28 +173,28 @@ def test_the_figures_of_known_answers() -> None:
     named[bubble, 4] = [1, 0, 0, 0]  # accuracy 1/2, balanced (2/3 + 0) / 2
     named[saturate, :, 0] = 1  # accuracy 3/4, balanced (2/3 + 1) / 2, at every severity
     entry = evaluate_medmnist_c(labels, named, ["a", "b", "never seen"], resamples=500, seed=0)
-    rows = {row["corruption"]: row for row in entry["corruptions"]}
+    rows = {row.corruption: row for row in entry.corruptions}
     assert list(rows) == NAMES
-    assert rows["pixelate"]["accuracy"] == [1.0] * 5
-    assert rows["pixelate"]["balanced_error"] == 0.0
-    assert rows["bubble"]["accuracy"] == [1, 1, 1, 1, 0.5]
-    assert rows["bubble"]["balanced_accuracy"][4] == pytest.approx(1 / 3)
-    assert rows["bubble"]["balanced_error"] == pytest.approx((2 / 3) / 5)
-    assert rows["bubble"]["balanced_error_to_alexnet"] == pytest.approx((2 / 3) / 5 / 0.1290)
-    assert rows["saturate"]["balanced_error"] == pytest.approx(1 / 6)
-    assert entry["balanced_error"] == pytest.approx((2 / 15 + 1 / 6) / 11)
+    assert rows["pixelate"].accuracy == [1.0] * 5
+    assert rows["pixelate"].balanced_error == 0.0
+    assert rows["bubble"].accuracy == [1, 1, 1, 1, 0.5]
+    assert rows["bubble"].balanced_accuracy[4] == pytest.approx(1 / 3)
+    assert rows["bubble"].balanced_error == pytest.approx((2 / 3) / 5)
+    assert rows["bubble"].balanced_error_to_alexnet == pytest.approx((2 / 3) / 5 / 0.1290)
+    assert rows["saturate"].balanced_error == pytest.approx(1 / 6)
+    assert entry.balanced_error == pytest.approx((2 / 15 + 1 / 6) / 11)
     ratios = (2 / 15 / 0.1290 + 1 / 6 / ALEXNET_BALANCED_ERROR["saturate"]) / 11
-    assert entry["balanced_error_to_alexnet"] == pytest.approx(ratios)
-    assert entry["accuracy"] == pytest.approx(1 - (2 + 5) / (55 * 4))
-    assert entry["balanced_accuracy"] == pytest.approx(1 - entry["balanced_error"])
-    low, high = entry["intervals"]["accuracy"]
-    assert low < entry["accuracy"] < high <= 1.0
-    assert entry["worst_corruption"] == "saturate"
-    recalls = {row["class"]: row["recall"] for row in entry["per_class"]}
+    assert entry.balanced_error_to_alexnet == pytest.approx(ratios)
+    assert entry.accuracy == pytest.approx(1 - (2 + 5) / (55 * 4))
+    assert entry.balanced_accuracy == pytest.approx(1 - entry.balanced_error)
+    low, high = entry.intervals["accuracy"]
+    assert low < entry.accuracy < high <= 1.0
+    assert entry.worst_corruption == "saturate"
+    recalls = {row.name: row.recall for row in entry.per_class}
     assert recalls == pytest.approx({"a": 1 - 6 / (55 * 3), "b": 54 / 55, "never seen": 0})
-    assert entry["worst_class"] == "a"
-    assert entry["num_examples"] == 4
-    json.dumps(entry, allow_nan=False)
+    assert entry.worst_class == "a"
+    assert entry.num_examples == 4
+    json.dumps(entry.model_dump(), allow_nan=False)
 
 
 def test_the_interval_is_over_images_not_over_their_corruptions() -> None:
@@ -201,6 +202,6 @@ def test_the_interval_is_over_images_not_over_their_corruptions() -> None:
     labels = np.array([0, 0, 0, 1])
     named = np.tile([0, 0, 0, 0], (11, 5, 1))
     entry = evaluate_medmnist_c(labels, named, ["a", "b"], resamples=500, seed=0)
-    low, high = entry["intervals"]["accuracy"]
+    low, high = entry.intervals["accuracy"]
     assert low <= 0.5
     assert high == pytest.approx(1.0)

@@ -47,7 +47,7 @@ def random_conditions(data: st.DataObject) -> dict[str, Condition]:
     """Draw answers at random; the spoiled images may be fewer than the clean ones."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     found = {}
-    for name in data.draw(st.sampled_from([("clean",), ("clean", "heavy")])):
+    for name in data.draw(st.sampled_from([("clean",), ("clean", "heavy_mix")])):
         size = data.draw(st.integers(0, 60))
         given = {view: rng.dirichlet(np.ones(3), size).astype(np.float32) for view in VIEWS}
         found[name] = Condition(rng.integers(0, 3, size), given)
@@ -58,22 +58,22 @@ def test_a_view_that_helps_in_every_condition_is_kept() -> None:
     image = answers(wrong(LABELS, range(40)), 0.5)  # not sure of anything, a fifth wrong
     flipped = answers(wrong(LABELS, range(10)), 0.9)
     views = {"identity": image, "flip-horizontal": flipped}
-    choice = choose(conditions(clean=views, heavy=views), **OPTIONS)
+    choice = choose(conditions(clean=views, heavy_mix=views), **OPTIONS)
     assert choice.views == ("identity", "flip-horizontal")
     assert choice.gain == pytest.approx(0.15)
     assert choice.interval[0] > 0
     assert [step.accuracy for step in choice.steps] == [
-        {"clean": 0.8, "heavy": 0.8},
-        {"clean": 0.95, "heavy": 0.95},
+        {"clean": 0.8, "heavy_mix": 0.8},
+        {"clean": 0.95, "heavy_mix": 0.95},
     ]
-    assert choice.document()["times_slower"] == 2
+    assert choice.entry("search").times_slower == 2
 
 
 def test_a_view_that_helps_one_condition_at_the_cost_of_another_is_not() -> None:
     image = answers(wrong(LABELS, range(40)), 0.5)
     better, worse = answers(list(LABELS)), answers(wrong(LABELS, range(50)))
     found = conditions(
-        clean={"identity": image, "crop-0.8": worse}, heavy={"identity": image, "crop-0.8": better}
+        clean={"identity": image, "crop-0.8": worse}, heavy_mix={"identity": image, "crop-0.8": better}
     )
     choice = choose(found, **OPTIONS)
     assert choice.views == ("identity",)
@@ -103,7 +103,7 @@ def test_conditions_may_have_other_numbers_of_images() -> None:
         "crop-0.8": answers(wrong(LABELS, range(5))),
     }
     heavy = {view: given[::4] for view, given in clean.items()}
-    found = {"clean": Condition(LABELS, clean), "heavy": Condition(LABELS[::4], heavy)}
+    found = {"clean": Condition(LABELS, clean), "heavy_mix": Condition(LABELS[::4], heavy)}
     choice = choose(found, **OPTIONS)
     assert choice.views == ("identity", "crop-0.8")
     assert choice.gain == pytest.approx((15 + 3) / 250)
@@ -148,13 +148,13 @@ def test_views_that_cost_an_image_are_not_kept_and_it_says_so() -> None:
     views = ("flip-horizontal", "rotate-90")
     found = conditions(
         clean={"identity": image, "flip-horizontal": image, "rotate-90": worse},
-        heavy={"identity": image, "flip-horizontal": image, "rotate-90": better},
+        heavy_mix={"identity": image, "flip-horizontal": image, "rotate-90": better},
     )
     choice = keep_harmless(found, views, **SAMPLING)
     assert choice.views == ("identity",)
     assert choice.reason == "averaged over them, fewer val images are right: 3 of 200 clean ones lost"
     assert [step.view for step in choice.steps] == ["identity", *views]
-    assert choice.steps[-1].accuracy == {"clean": pytest.approx(0.785), "heavy": 1.0}
+    assert choice.steps[-1].accuracy == {"clean": pytest.approx(0.785), "heavy_mix": 1.0}
     assert choice.gain == pytest.approx((40 - 3) / 400)
 
 
@@ -164,6 +164,6 @@ def test_views_that_cost_an_image_are_not_kept_and_it_says_so() -> None:
 def test_conditions_with_other_views_are_refused(held: Callable[[dict[str, Condition]], Choice]) -> None:
     image = answers(list(LABELS))
     with pytest.raises(ValueError, match="same views in every condition"):
-        held(conditions(clean={"identity": image}, heavy={"identity": image, "crop-0.8": image}))
+        held(conditions(clean={"identity": image}, heavy_mix={"identity": image, "crop-0.8": image}))
     with pytest.raises(ValueError, match="same views"):
         held({})

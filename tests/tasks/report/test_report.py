@@ -10,18 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.facts import train_facts
+from hemaflow.tasks.core.facts import TrainFacts
+from hemaflow.tasks.core.history import EpochRow
+from hemaflow.tasks.core.run_metrics import RunMetrics, SplitMetrics, ViewChoice
 from hemaflow.tasks.evaluate.medmnist_c import MEDMNIST_C
+from hemaflow.tasks.evaluate.metrics import METRICS
 from hemaflow.tasks.evaluate.robustness import evaluate_medmnist_c
 from hemaflow.tasks.report.inputs import Examples, Explained, Mistake, ReportInputs, Spoiled
 from hemaflow.tasks.report.report import render
 from hemaflow.tasks.report.robustness_section import heat
+from hemaflow.tasks.sources.base import Finding
 
 HOSTILE = '<script>alert("x")</script>'
 CLASSES = ["basophil", HOSTILE, "platelet"]
 CONFUSION = [[30, 2, 0], [1, 40, 0], [0, 0, 27]]
 
 
-def entry(**more: Any) -> dict[str, Any]:
+def entry(**more: Any) -> SplitMetrics:
     figures = {
         "accuracy": 0.97,
         "balanced_accuracy": 0.9711,
@@ -40,8 +46,8 @@ def entry(**more: Any) -> dict[str, Any]:
         }
         for i, (name, row) in enumerate(zip(CLASSES, CONFUSION, strict=True))
     ]
-    bins = {"confidence": [None, 0.75, 0.99], "accuracy": [None, 0.7, 0.98], "count": [0, 10, 90]}
-    return {
+    bins = {"confidence": [0, 0.75, 0.99], "accuracy": [0, 0.7, 0.98], "count": [0, 10, 90]}
+    document = {
         **figures,
         "intervals": {name: [value - 0.02, value + 0.01] for name, value in figures.items()},
         "per_class": per_class,
@@ -50,39 +56,40 @@ def entry(**more: Any) -> dict[str, Any]:
         "num_examples": 100,
         **more,
     }
+    return SplitMetrics.model_validate(document)
+
+
+def with_metrics(given: ReportInputs, **entries: Any) -> ReportInputs:
+    """The same inputs with other entries of the metrics, or without those that are None."""
+    kept = {name: getattr(given.metrics, name) for name in given.metrics.model_fields_set} | entries
+    return replace(given, metrics=only(**kept))
+
+
+def only(**entries: Any) -> RunMetrics:
+    return RunMetrics.model_validate({name: value for name, value in entries.items() if value is not None})
+
+
+def trained(**facts: Any) -> TrainFacts:
+    return TrainFacts.model_validate(train_facts(optimizer_steps=75, **facts))
 
 
 def inputs() -> ReportInputs:
     flips = {"to_right": 8, "to_wrong": 1, "changed_wrong": 3}
     history = [
-        {
-            "epoch": epoch,
-            "phase": "transfer" if epoch < 3 else "fine-tuning",
-            "loss": 1 / epoch,
-            "accuracy": 1 - 0.3 / epoch,
-            "val_loss": 1.1 / epoch,
-            "val_accuracy": 1 - 0.4 / epoch,
-            "learning_rate": 0.001,
-        }
+        EpochRow(
+            epoch=epoch,
+            phase="transfer" if epoch < 3 else "fine-tuning",
+            loss=1 / epoch,
+            accuracy=1 - 0.3 / epoch,
+            val_loss=1.1 / epoch,
+            val_accuracy=1 - 0.4 / epoch,
+            learning_rate=0.001,
+        )
         for epoch in range(1, 6)
     ]
     findings = [
-        {
-            "kind": "contaminant",
-            "items": [f"row {i}" for i in range(1600)],
-            "action": "dropped",
-            "reason": HOSTILE,
-        },
-        *(
-            {
-                "kind": "exact-duplicate",
-                "items": [f"copy-{i}.jpg"],
-                "of": "first.jpg",
-                "action": "dropped",
-                "reason": "",
-            }
-            for i in range(100)
-        ),
+        Finding("contaminant", [f"row {i}" for i in range(1600)], "dropped", HOSTILE),
+        *(Finding("exact-duplicate", [f"copy-{i}.jpg"], "dropped", "") for i in range(100)),
     ]
     return ReportInputs(
         source="cells & <b>co</b>.zip",
@@ -91,36 +98,31 @@ def inputs() -> ReportInputs:
         image_size_pixels=24,
         configs={"train": {"batch_size": 64, "layers": [{"name": HOSTILE}]}},
         keys={"train": "a1" * 32},
-        metrics={
-            "val": entry(),
-            "val_tta": entry(flips=flips),
-            "test": entry(),
-            "test_tta": entry(flips=flips),
-        },
+        metrics=only(val=entry(), val_tta=entry(flips=flips), test=entry(), test_tta=entry(flips=flips)),
+        metric_texts={name: registered.text for name, registered in METRICS.items()},
         history=history,
         findings=findings,
         num_findings={"contaminant": 1, "exact-duplicate": 100},
         preview_png=b"\x89PNG preview",
         mistakes=[Mistake(f"{HOSTILE}.jpg", "test", np.full((24, 24, 3), 200, np.uint8), 0, 1, 0.987)],
-        train_facts={"best_epoch": 4, "best_val_accuracy": 0.9, "optimizer_steps": 75, "backbone": "cnn"},
+        train_facts=trained(best_epoch=4, best_val_accuracy=0.9),
         tta="flips",
     )
 
 
-def test_what_was_learnt_from_is_not_called_unseen() -> None:
+def test_images_of_the_training_are_not_called_unseen() -> None:
     made = inputs()
     assert "it had never seen" in Page(render(made).decode()).text
-    made.metrics["already_learnt"] = {"val": 0, "test": 7}
+    made = with_metrics(made, data_overlap={"val": 0, "test": 7})
     text = Page(render(made).decode()).text
     assert "it had never seen" not in text
-    assert "learnt from 7 of the images of test" in text
+    assert "trained on 7 of the images of test" in text
 
 
 def test_a_training_without_val_images_has_curves_without_them() -> None:
     made = inputs()
-    for row in made.history:
-        del row["val_loss"], row["val_accuracy"]
-    made.train_facts.update(best_epoch=5, best_val_accuracy=None)
+    history = [replace(row, val_loss=None, val_accuracy=None) for row in made.history]
+    made = replace(made, history=history, train_facts=trained(best_epoch=5, best_val_accuracy=None))
     page = render(made).decode()
     curves = page[page.index('id="training"') :].partition("</section>")[0]
     assert "train" in curves
@@ -233,16 +235,15 @@ def spoiled_inputs() -> ReportInputs:
     for severity in range(5):
         named[list(MEDMNIST_C).index("stain_deposit"), severity, : 4 * (severity + 1)] = 2
     corrupted = evaluate_medmnist_c(labels, named, CLASSES, resamples=20, seed=0)
-    spoiled = {"test_heavy": entry(accuracy=0.55), "test_heavy_tta": entry(accuracy=0.61)}
+    spoiled = {"test_heavy_mix": entry(accuracy=0.55), "test_heavy_mix_tta": entry(accuracy=0.61)}
     pixels = np.full((24, 24, 3), 90, np.uint8)
     examples = Examples(
         [Spoiled("", pixels, 0, 2)], pixels, [Spoiled(name, pixels, 0, 0) for name in MEDMNIST_C]
     )
-    metrics = {**inputs().metrics, **spoiled, "test_medmnistc": corrupted}
-    return replace(inputs(), metrics=metrics, examples=examples)
+    return with_metrics(replace(inputs(), examples=examples), **spoiled, test_medmnistc=corrupted)
 
 
-def test_clean_heavy_and_corrupted_stand_side_by_side() -> None:
+def test_clean_heavy_mix_and_corrupted_stand_side_by_side() -> None:
     page = Page(render(spoiled_inputs()).decode())
     text = re.sub(r"\s+", " ", page.text)
     assert "Clean (TTA) · test 97.0" in text
@@ -261,7 +262,7 @@ def test_the_corruptions_are_shown_by_severity_and_the_worst_are_named() -> None
     assert "stain deposit worst 93.386.780.073.366.7 80.0 0.2001.08" in text
     assert "JPEG compression 100.0100.0100.0100.0100.0 100.0 0.0000.00" in text
     assert "basophil worst" in text
-    assert "it minds stain deposit most, down to 66.7" in text
+    assert "worst is stain deposit, down to 66.7" in text
     assert sum(reference.startswith("data:image/png") for reference in page.references) == 2 + 1 + 1 + 11
     assert "basophil → platelet" in text
     assert "script" not in page.tags
@@ -274,9 +275,9 @@ def test_a_report_without_robustness_says_so(page: Page) -> None:
 
 def test_the_heavy_mix_alone_is_shown_without_the_table() -> None:
     given = spoiled_inputs()
-    metrics = {name: value for name, value in given.metrics.items() if "medmnistc" not in name}
+    given = with_metrics(given, test_medmnistc=None)
     examples = replace(given.examples, original=None, corruptions=[])
-    text = Page(render(replace(given, metrics=metrics, examples=examples, tta="none")).decode()).text
+    text = Page(render(replace(given, examples=examples, tta="none")).decode()).text
     assert "Heavy mix · test" in text
     assert "55.0" in text
     assert "MedMNIST-C" not in text
@@ -293,13 +294,12 @@ def test_the_more_is_wrong_the_deeper_the_shade() -> None:
 def test_report_of_next_to_nothing_still_comes_out() -> None:
     bare = replace(
         inputs(),
-        metrics={"val": {"num_examples": 0}, "test": {"num_examples": 0}},
+        metrics=only(val=SplitMetrics(num_examples=0), test=SplitMetrics(num_examples=0)),
         history=[],
         findings=[],
         num_findings={},
         preview_png=b"",
         mistakes=[],
-        train_facts={},
         tta="none",
     )
     text = Page(render(bare).decode()).text
@@ -308,25 +308,25 @@ def test_report_of_next_to_nothing_still_comes_out() -> None:
 
 
 def test_report_without_test_images_is_about_val() -> None:
-    only_val = replace(inputs(), metrics={"val": entry(), "test": {"num_examples": 0}}, tta="none")
+    only_val = replace(inputs(), metrics=only(val=entry(), test=SplitMetrics(num_examples=0)), tta="none")
     text = Page(render(only_val).decode()).text
     assert "accuracy · val" in text
     assert "names 97.0" in text
 
 
 def test_report_never_rounds_up_to_perfect() -> None:
-    almost = replace(inputs(), metrics={"test": entry(accuracy=0.99999)}, tta="none")
+    almost = replace(inputs(), metrics=only(test=entry(accuracy=0.99999)), tta="none")
     text = Page(render(almost).decode()).text
     assert "names 99.9\N{NO-BREAK SPACE}% right" in text
 
 
-def choice(**more: Any) -> dict[str, Any]:
-    """The entry tta of metrics.json after a search that found one view."""
+def choice(**more: Any) -> ViewChoice:
+    """The entry tta of the metrics after a search that found one view."""
     steps = [
-        {"view": "identity", "accuracy": {"clean": 0.9, "heavy": 0.5}},
-        {"view": "rotate-90", "accuracy": {"clean": 0.925, "heavy": 0.61}},
+        {"view": "identity", "accuracy": {"clean": 0.9, "heavy_mix": 0.5}},
+        {"view": "rotate-90", "accuracy": {"clean": 0.925, "heavy_mix": 0.61}},
     ]
-    return {
+    document = {
         "asked": "search",
         "views": ["identity", "rotate-90"],
         "steps": steps,
@@ -336,10 +336,11 @@ def choice(**more: Any) -> dict[str, Any]:
         "times_slower": 2,
         **more,
     }
+    return ViewChoice.model_validate(document)
 
 
-def text_with(tta: str, entry: dict[str, Any]) -> str:
-    given = replace(inputs(), tta=tta, metrics={**inputs().metrics, "tta": entry})
+def text_with(tta: str, chosen: ViewChoice) -> str:
+    given = with_metrics(replace(inputs(), tta=tta), tta=chosen)
     return re.sub(r"\s+", " ", Page(render(given).decode()).text.replace("\N{NO-BREAK SPACE}", " "))
 
 
@@ -361,7 +362,7 @@ def test_views_that_were_not_kept_are_shown_with_the_reason() -> None:
     assert "+ rotate-90 92.50 %+2.5061.00 %+11.00 not used" in text
     assert "time of one view" in text
     assert "TTA" not in text
-    first = choice()["steps"][:1]
+    first = choice().steps[:1]
     nothing = choice(steps=first, gain=0.0, interval=[0, 0], reason="no view gained anything on val", **kept)
     assert "The image alone is used: no view gained anything on val." in text_with("search", nothing)
 

@@ -109,7 +109,7 @@ def test_only_pictures_that_the_champion_has_in_no_split_are_new(store: LocalSto
     new = colour_cells("new", 4)
     manifest, document = drift(store, ingested(store, "moved", {**moved, "train": [*again, *new]}))
     assert manifest.facts["num_new_images"] == 4
-    assert manifest.facts["notes"] == ["4 new pictures: too few to test, fewer than 30."]
+    assert manifest.facts["notes"] == ["4 new images: too few to test, fewer than 30."]
     assert document["rows"] == []
 
 
@@ -132,7 +132,7 @@ def test_a_champion_without_val_is_not_asked(store: LocalStore) -> None:
     own = ingested(store, "no val", {"train": KNOWN["train"], "val": KNOWN["val"][:3]})
     manifest, document = drift(store, arriving(store, colour_cells("new", 90)), own)
     assert [row["name"] for row in document["rows"]] == ["labels", *STATISTICS]
-    assert "val split has 3 pictures" in manifest.facts["notes"][0]
+    assert "val split has 3 images" in manifest.facts["notes"][0]
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_pictures_of_another_size_are_brought_to_the_champions(store: LocalStore
     ]
     assert large[0].image.shape[0] == 2 * SIZE
     manifest, document = drift(store, ingested(store, "large", {"train": large}))
-    assert "fitted otherwise" in manifest.facts["notes"][0]
+    assert "were not fitted like" in manifest.facts["notes"][0]
     assert not {"labels", "red mean", "predicted classes"} & set(manifest.facts["drifted"])
     assert len(document["rows"]) == 10
 
@@ -200,14 +200,14 @@ def test_what_is_significant_and_small_is_no_drift() -> None:
     rows = corrected(
         [compare_values("small", before, slightly, 0.1), compare_values("large", before, clearly, 0.1)], 0.01
     )
-    assert rows[0]["p_corrected"] < 1e-10
-    assert [row["drifted"] for row in rows] == [False, True]
+    assert rows[0].p_corrected < 1e-10
+    assert [row.drifted for row in rows] == [False, True]
 
 
 def test_what_is_large_and_not_significant_is_no_drift() -> None:
     found = compare_values("few", np.arange(8.0), np.arange(8.0) + 2, 0.1)
     assert found.effect == 0.25
-    assert corrected([found], 0.01)[0]["drifted"] is False
+    assert corrected([found], 0.01)[0].drifted is False
 
 
 def test_measures_by_hand() -> None:

@@ -50,7 +50,8 @@ def answers(wins: int, losses: int, both: int, neither: int) -> tuple[Any, Any]:
 
 def decided(wins: int, losses: int, both: int, neither: int, **config: Any) -> dict[str, Any]:
     champion, challenger = answers(wins, losses, both, neither)
-    return decide(np.zeros(len(champion), np.int64), champion, challenger, ["only"], JudgeConfig(**config))
+    labels = np.zeros(len(champion), np.int64)
+    return decide(labels, champion, challenger, ["only"], JudgeConfig(**config)).document()
 
 
 @pytest.mark.slow
@@ -65,9 +66,7 @@ def test_a_model_is_no_worse_than_itself(store: LocalStore) -> None:
         "accuracy +0.000 (95 % interval +0.000 to +0.000), worst class blue +0.000"
     )
     assert manifest.facts["num_images"] == 90
-    assert verdict["notes"] == [
-        "90 reference pictures are few: 0.033 of accuracy may be lost without a sign."
-    ]
+    assert verdict["notes"] == ["90 reference images are few: a loss of 0.033 of accuracy may go unnoticed."]
 
 
 @pytest.mark.slow
@@ -107,7 +106,7 @@ def test_a_class_that_the_champion_does_not_know_is_missed_by_it(store: LocalSto
     _, verdict = judged(store, pair(store, champion_ingest=own, champion_train=model))
     rows = {row["class"]: (row["champion_right"], row["challenger_right"]) for row in verdict["per_class"]}
     assert rows == {"blue": (30, 30), "green": (30, 30), "red": (0, 30)}
-    assert "The champion does not know red: its 30 pictures count as missed by it." in verdict["notes"]
+    assert "The champion does not know red: its 30 images count as wrong for it." in verdict["notes"]
     gone = ingested(
         store, "fewer", {"train": LEARNT[:2], "test": colour_cells("reference", 60, (2, 1))}, CLASSES[:2]
     )
@@ -147,7 +146,7 @@ def test_who_learnt_from_the_reference_is_named(store: LocalStore) -> None:
     test = colour_cells("reference", 90)
     known = ingested(store, "cheat", {"train": [*LEARNT, *test[:7]]})
     _, verdict = judged(store, pair(store, champion_ingest=known))
-    assert "The champion learnt from 7 of the reference pictures: it is favoured." in verdict["notes"]
+    assert "The champion was trained on 7 of the reference images: it has an advantage." in verdict["notes"]
     own = ingested(store, "no reference", {"train": LEARNT, "test": test})
     _, verdict = judged(store, pair(store, ingest=own))
     assert any("not a fixed one" in note for note in verdict["notes"])
@@ -208,7 +207,7 @@ def test_a_class_that_loses_too_much_keeps_the_champion() -> None:
     for lost, promoted in ((3, True), (4, False)):
         challenger = champion.copy()
         challenger[4000 : 4000 + lost] = False
-        verdict = decide(labels, champion, challenger, ["a", "b"], JudgeConfig())
+        verdict = decide(labels, champion, challenger, ["a", "b"], JudgeConfig()).document()
         assert verdict["promote"] is promoted
         assert verdict["worst_class"] == {"class": "b", "difference": -lost / 100, "num_images": 100}
     assert verdict["reason"].endswith("; b loses 0.040 of its recall, more than 0.030")
@@ -219,21 +218,20 @@ def test_a_class_of_few_pictures_is_not_judged_by_its_recall() -> None:
     champion = np.ones(4019, bool)
     challenger = champion.copy()
     challenger[4000:4002] = False
-    verdict = decide(labels, champion, challenger, ["a", "b"], JudgeConfig())
+    verdict = decide(labels, champion, challenger, ["a", "b"], JudgeConfig()).document()
     assert verdict["promote"] is True
     assert verdict["worst_class"]["class"] == "a"
-    assert verdict["notes"] == ["Not judged by recall, fewer than 20 pictures: b (19)."]
-    assert (
-        decide(labels, champion, challenger, ["a", "b"], JudgeConfig(min_class_images=19))["promote"] is False
-    )
+    assert verdict["notes"] == ["Not judged by recall, fewer than 20 images: b (19)."]
+    stricter = JudgeConfig(min_class_images=19)
+    assert not decide(labels, champion, challenger, ["a", "b"], stricter).promote
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=200))
 def test_the_rule_is_the_rule(pictures: list[tuple[int, bool, bool]]) -> None:
     labels, champion, challenger = (np.array(column) for column in zip(*pictures, strict=True))
     config = JudgeConfig(bootstrap_resamples=200, min_class_images=5)
-    verdict = decide(labels, champion, challenger, ["a", "b", "c"], config)
-    mirrored = decide(labels, challenger, champion, ["a", "b", "c"], config)
+    verdict = decide(labels, champion, challenger, ["a", "b", "c"], config).document()
+    mirrored = decide(labels, challenger, champion, ["a", "b", "c"], config).document()
     low, high = verdict["accuracy"]["interval"]
     difference = verdict["accuracy"]["difference"]
     assert difference == pytest.approx(challenger.mean() - champion.mean())

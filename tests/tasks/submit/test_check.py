@@ -46,7 +46,7 @@ def test_labels_are_those_of_the_eight_classes_though_only_some_are_there(tmp_pa
     card = check_submission(zip_path, pictures(tmp_path / "cells", [1, 4, 7]), Settings())
     assert card.accuracy == 1.0
     assert card.size_pixels == 96
-    assert [row["class"] for row in card.per_class] == [PBC_CLASSES[label] for label in (1, 4, 7)]
+    assert [row.name for row in card.per_class] == [PBC_CLASSES[label] for label in (1, 4, 7)]
 
 
 @pytest.mark.slow
@@ -68,6 +68,33 @@ def test_a_submission_that_tells_no_size_is_none_the_worse(tmp_path: Path, conte
     else:
         path.write_bytes(content)
     assert own_size(path) == 0
+
+
+ODD_CLASSES = """
+class Model:
+    classes = ["alpha", "beta", "[/x]", "\\x1b]0;title\\x07"]
+
+    def predict(self, X):
+        return [0] * len(X)
+"""
+
+
+@pytest.mark.slow
+def test_odd_names_of_classes_are_harmless_in_errors(tmp_path: Path) -> None:
+    zip_path = submission(tmp_path / "submission.zip", ODD_CLASSES)
+    with pytest.raises(DataError, match="lacks classes") as raised:
+        check_submission(zip_path, pictures(tmp_path / "cells", [0, 1]), Settings())
+    assert r"alpha, beta, [/x], \x1b]0;title\x07" in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, "{", '{"config": {"layers": []}}', "\ud800"])
+def test_a_model_with_an_odd_config_has_no_known_size(tmp_path: Path, config: str) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as model:
+        model.writestr("config.json", config.encode(errors="surrogatepass"))
+    with zipfile.ZipFile(tmp_path / "submission.zip", "w") as archive:
+        archive.write(tmp_path / "model.keras", "model.keras")
+    assert own_size(tmp_path / "submission.zip") == 0
 
 
 def test_what_is_no_submission_is_told(tmp_path: Path) -> None:

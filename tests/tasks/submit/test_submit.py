@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.absent import run_without
-from helpers.facts import ingest_facts, train_facts
+from helpers.facts import evaluate_facts, ingest_facts, train_facts
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, load_manifest
@@ -106,7 +106,7 @@ def parents(store: LocalStore, tmp_path: Path, model_path: Path, images: NDArray
     manifests: dict[str, Manifest] = {
         "ingest": ingest.commit(**facts),
         "train": train.commit(**train_facts()),
-        "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
+        "evaluate": evaluate.commit(**evaluate_facts(tta="flips", tta_views=list(VIEWS))),
     }
     return Parents(store, manifests)
 
@@ -197,7 +197,7 @@ def test_submission_is_packed_verified_and_the_same_each_time(
 ) -> None:
     manifest = run(parents, SubmitConfig(), Draft(store, inputs("submit")))
     assert manifest.facts["num_verified"] == NUM_TEST
-    assert manifest.facts["tta"] is True
+    assert manifest.facts["tta"] == list(VIEWS)
     assert manifest.facts["accuracy"] > 0.9
     verification = json.loads(manifest.read(store, "verification.json"))
     assert verification["views"] == list(VIEWS)
@@ -235,7 +235,7 @@ def test_without_test_images_it_is_proven_on_val(
         made = {
             "ingest": ingest.commit(**ingest_facts(CLASSES, SIZE_PIXELS)),
             "train": train.commit(**train_facts()),
-            "evaluate": evaluate.commit(tta="flips", tta_views=list(VIEWS)),
+            "evaluate": evaluate.commit(**evaluate_facts(tta="flips", tta_views=list(VIEWS))),
         }
         return Parents(store, made)
 
@@ -263,7 +263,7 @@ def test_submission_of_another_model_is_refused_and_nothing_committed(
     train.put_file("model.keras", tmp_path / "other.keras")
     altered = Parents(store, {**parents.manifests, "train": train.commit(**train_facts())})
     draft = Draft(store, inputs("submit"))
-    with pytest.raises(StageError, match=r"something else than the report for \d+ of 37 images"):
+    with pytest.raises(StageError, match=r"package and the report differ in \d+ of 37 predictions"):
         run(altered, SubmitConfig(tta=False), draft)
     assert load_manifest(store, "submit", draft.key) is None
     assert list(store.list("stages/submit/")) == []
@@ -275,7 +275,7 @@ def test_predictions_of_another_split_are_refused(
 ) -> None:
     evaluate = Draft(store, inputs("evaluate", batch_size=BATCH_SIZE, other=True))
     evaluate.put("predictions-test.csv", predictions_csv(model_path, np.zeros((3, 16, 16, 3), np.uint8)))
-    manifest = evaluate.commit(tta="none", tta_views=["identity"])
+    manifest = evaluate.commit(**evaluate_facts())
     other = Parents(store, {**parents.manifests, "evaluate": manifest})
     with pytest.raises(StageError, match="not about this test split"):
         run(other, SubmitConfig(), Draft(store, inputs("submit")))
@@ -408,6 +408,71 @@ def test_failing_submission_is_told_with_what_it_said(
         package.run_submission(zip_path, images_file(tmp_path, images))
 
 
+BREAKS = """
+import atexit, sys
+from pathlib import Path
+import numpy as np
+
+def end():
+    labels, about = sys.argv[3], sys.argv[4]
+    {at_exit}
+
+atexit.register(end)
+
+class Model:
+    classes = ["alpha", "beta"]
+
+    def predict(self, X):
+        return np.zeros(len(X), int)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_exit", "received"),
+    [
+        ("np.save(labels, np.array([0.5] * 7))", r"shape \(7,\) and dtype float64"),
+        ("np.save(labels, np.array([{}] * 37), allow_pickle=True)", "dtype object"),
+        ("Path(labels).write_bytes(b'PK no array')", "magic"),
+        ("Path(about).write_text('not json')", "Invalid JSON"),
+        ("Path(about).write_text('[' * 100_000)", "Invalid JSON|recursion"),
+        (
+            'Path(about).write_text(\'{"versions": {}, "classes": [0], "timed_images": 1, \''
+            "'\"timed_seconds\": -1}')",
+            "classes",
+        ),
+        ("Path(about).write_bytes(b' ' * (2 << 20))", "more than 1048576 bytes"),
+    ],
+    ids=["floats", "objects", "no-array", "no-json", "deep-json", "other-json", "much"],
+)
+@pytest.mark.slow
+def test_a_submission_that_writes_its_own_result_broke_the_contract(
+    tmp_path: Path, images: NDArray[np.uint8], at_exit: str, received: str
+) -> None:
+    zip_path = zip_of(tmp_path / "s.zip", model_py=BREAKS.replace("{at_exit}", at_exit))
+    with pytest.raises(StageError, match=f"broke the contract(.|\n)*Received:(.|\n)*({received})"):
+        package.run_submission(zip_path, images_file(tmp_path, images))
+
+
+FORGES_A_VERDICT = """
+import sys
+sys.stderr.write("\\x1b]0;title\\x07\\x1b[2J\\x1b[1;1Haccuracy 1.0000\\rError: none \\x1b[8m [/red]")
+raise SystemExit(3)
+"""
+
+
+@pytest.mark.slow
+def test_output_of_a_submission_is_shown_as_text_and_marked(
+    tmp_path: Path, images: NDArray[np.uint8]
+) -> None:
+    zip_path = zip_of(tmp_path / "s.zip", model_py=FORGES_A_VERDICT)
+    with pytest.raises(StageError, match="cannot be run on its own") as raised:
+        package.run_submission(zip_path, images_file(tmp_path, images))
+    message = str(raised.value)
+    assert all(character.isprintable() or character == "\n" for character in message)
+    assert r"  | \x1b]0;title\x07\x1b[2J\x1b[1;1Haccuracy 1.0000" in message
+    assert r"  | Error: none \x1b[8m [/red]" in message
+
+
 @pytest.mark.slow
 def test_endless_submission_is_ended(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     zip_path = zip_of(tmp_path / "s.zip", model_py="while True: pass")
@@ -458,7 +523,7 @@ def test_zip_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> Non
         archive.writestr(name, "")
     folder = tmp_path / "empty"
     folder.mkdir()
-    with pytest.raises(DataError, match="out of its folder"):
+    with pytest.raises(DataError, match="outside its folder"):
         package.unpack(tmp_path / "s.zip", folder)
     assert list(folder.iterdir()) == []
 
@@ -469,7 +534,7 @@ def test_zip_with_a_link_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         archive.writestr("model.py", "")
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(DataError, match="holds a link"):
+    with pytest.raises(DataError, match="contains a link"):
         package.unpack(tmp_path / "s.zip", tmp_path)
 
 
@@ -497,7 +562,7 @@ def test_zip_without_model_and_no_zip_are_refused(tmp_path: Path) -> None:
     nested = tmp_path / "nested.zip"
     with zipfile.ZipFile(nested, "w") as archive:
         archive.writestr("submission/model.py", "")
-    with pytest.raises(DataError, match=r"holds no model\.py(.|\n)*'submission/model\.py'"):
+    with pytest.raises(DataError, match=r"has no model\.py(.|\n)*'submission/model\.py'"):
         package.unpack(nested, tmp_path)
     cut = tmp_path / "cut.zip"
     cut.write_bytes(nested.read_bytes()[:-30])

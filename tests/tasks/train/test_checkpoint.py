@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hemaflow.infra.errors import StageError
-from hemaflow.tasks.train.checkpoint import EpochRow, Position, pack, unpack
+from hemaflow.tasks.core.history import EpochRow
+from hemaflow.tasks.train.checkpoint import Position, pack, unpack
 from hemaflow.tasks.train.schedules import Best, Plateau
 
 START = Position(Best(patience=3), Plateau(3, 0.5, 1e-6))
