@@ -191,8 +191,9 @@ MUTANTS = (
     ),
     Mutant(
         "val images are trained on", "leak", "tasks/augment/stage.py",
-        'files = ingested.matching("train-")',
-        'files = (*ingested.matching("val-"), *ingested.matching("train-"))',
+        'facts, files = IngestFacts.of(parents["ingest"]), parents["ingest"].matching("train-")',
+        "facts = IngestFacts.of(parents['ingest'])\n"
+        "    files = [file for split in ('val-', 'train-') for file in parents['ingest'].matching(split)]",
         ("tests/tasks/augment/test_augment.py::test_originals_alone",),
     ),
     Mutant(

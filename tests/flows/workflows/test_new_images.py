@@ -41,7 +41,7 @@ def trained(store: LocalStore, data: str, **changed: Any) -> RunRecord:
 
 
 def refused(champion: str, rule: JudgeConfig = RULE) -> dict[str, Any]:
-    return {"promote": False, "champion": champion, "rule": rule.rule()}
+    return {"promote": False, "champion": champion, "rule": rule.rule().document()}
 
 
 def known(store: LocalStore, data: str, reference: str = "", rule: JudgeConfig = RULE) -> str:
