@@ -63,6 +63,17 @@ log = logging.getLogger(__name__)
 
 CHUNK_IMAGES = 256
 """Images that are decoded and hashed at once; bounds the memory."""
+ITEMS_LOGGED = 6
+WARNINGS = (
+    "ambiguous-folders",
+    "assumed-class-names",
+    "class-spelling",
+    "link",
+    "split-folders",
+    "unjudged-class",
+    "untrained-class",
+)
+"""Kinds of findings that are logged in words: they say how the whole source, or a class, was read."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -112,8 +123,7 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         num_findings = put_findings(findings, fitted, draft, folder / "shard")
     _require_unchanged(parents, config, draft)
     draft.put("index.csv", write_index(rows))
-    for kind, count in num_findings.items():
-        log.info("%s: %d", kind, count)
+    _log(findings, num_findings)
     return IngestFacts(
         classes=classes,
         image_size_pixels=config.image_size_pixels,
@@ -301,9 +311,20 @@ def _missing_classes(classes: Sequence[str], counts: Mapping[Split, Counter[int]
         if not num["val"] and not num["test"]:
             reason = f"val and test have no image of it, train has {num['train']}: no metric judges it"
             findings.append(Finding("unjudged-class", [name], "kept", reason))
-    for finding in findings:
-        log.warning("class %r: %s", finding.items[0], finding.reason)
     return findings
+
+
+def _log(findings: Sequence[Finding], num_findings: Mapping[str, int]) -> None:
+    """Log the number of findings of each kind, and in words those that people should know at once."""
+    for kind, count in num_findings.items():
+        log.info("%s: %d", kind, count)
+    for finding in findings:
+        if finding.kind in WARNINGS:
+            items = ", ".join(map(repr, finding.items[:ITEMS_LOGGED]))
+            more = (
+                f" and {len(finding.items) - ITEMS_LOGGED} more" if len(finding.items) > ITEMS_LOGGED else ""
+            )
+            log.warning("%s: %s%s %s: %s", finding.kind, items, more, finding.action, finding.reason)
 
 
 def _require_two(classes: Collection[str], name: str, findings: Sequence[Finding]) -> None:

@@ -224,7 +224,7 @@ def _spellings(folders: Iterable[str]) -> list[Finding]:
 
 
 def _listed(names: Iterable[str], most: int = 6) -> str:
-    ordered = sorted(names)
+    ordered = [name if name.isprintable() else repr(name) for name in sorted(names)]
     return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
 
 

@@ -550,12 +550,29 @@ def test_a_class_that_no_split_judges_or_trains_on_is_named(
     Image.fromarray(draw_cell(3, 0)).save(root / "single" / "0.png")
     manifest = ingest(store, root)
     assert by_kind(store, manifest) == {"unjudged-class": {"single"}}
-    assert "class 'single': val and test have no image of it, train has 1" in caplog.text
+    assert "unjudged-class: 'single' kept: val and test have no image of it, train has 1" in caplog.text
     assert manifest.facts["num_findings"] == {"unjudged-class": 1}
     for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "c")):
         coloured(tmp_path / "given" / split, f"{split}{name}", classes=(name, name))
     manifest = ingest(store, tmp_path / "given", image_size_pixels=32)
     assert by_kind(store, manifest) == {"unjudged-class": {"b"}, "untrained-class": {"c"}}
+
+
+def test_how_the_source_was_read_is_logged(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split, first in (("Training", 0), ("Testing", 20)):
+        coloured(tmp_path / "data" / split, *numbered(first, first + 10))
+    (tmp_path / "data" / "Training" / "red" / "out.png").symlink_to("/dev/null")
+    ingest(store, tmp_path / "data", image_size_pixels=32)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings[0].startswith(
+        "link: 'Training/red/out.png' left out: a link out of the data; to follow it,"
+    )
+    assert warnings[1] == (
+        "split-folders: 'Testing', 'Training' read as splits: Testing is test, Training is train; "
+        "if they are classes, give them other names"
+    )
 
 
 # Folds
