@@ -191,8 +191,10 @@ MUTANTS = (
     ),
     Mutant(
         "val images are trained on", "leak", "tasks/augment/stage.py",
-        'files = ingested.matching("train-")',
-        'files = (*ingested.matching("val-"), *ingested.matching("train-"))',
+        'IngestFacts.of(parents["ingest"]), parents["ingest"].matching("train-")',
+        'IngestFacts.of(parents["ingest"]), [\n'
+        '        *parents["ingest"].matching("val-"), *parents["ingest"].matching("train-")\n'
+        "    ]",
         ("tests/tasks/augment/test_augment.py::test_originals_alone",),
     ),
     Mutant(
