@@ -191,9 +191,10 @@ MUTANTS = (
     ),
     Mutant(
         "val images are trained on", "leak", "tasks/augment/stage.py",
-        'facts, files = IngestFacts.of(parents["ingest"]), parents["ingest"].matching("train-")',
-        "facts = IngestFacts.of(parents['ingest'])\n"
-        "    files = [file for split in ('val-', 'train-') for file in parents['ingest'].matching(split)]",
+        'IngestFacts.of(parents["ingest"]), parents["ingest"].matching("train-")',
+        'IngestFacts.of(parents["ingest"]), [\n'
+        '        *parents["ingest"].matching("val-"), *parents["ingest"].matching("train-")\n'
+        "    ]",
         ("tests/tasks/augment/test_augment.py::test_originals_alone",),
     ),
     Mutant(

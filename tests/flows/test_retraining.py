@@ -18,8 +18,9 @@ from hemaflow.infra.store.base import Store
 SMALL = [
     "ingest.image_size_pixels=32",
     "train.input_size_pixels=32",
-    "train.batch_size=16",
-    "train.fine_tuning.epochs=8",
+    "augment.copies=0",
+    "train.batch_size=8",
+    "train.fine_tuning.epochs=10",
     "evaluate.bootstrap_resamples=50",
     "evaluate.robustness=none",
     "evaluate.num_explained=0",

@@ -80,7 +80,12 @@ def test_what_cannot_be_told_is_said_to_be_unknown(store: LocalStore) -> None:
 
 @pytest.mark.parametrize(
     ("counts", "said"),
-    [({}, ""), ({"test": 0}, ""), ({"test": 5}, "trained on 5 of"), ({"test": None}, "may have been trained on")],
+    [
+        ({}, ""),
+        ({"test": 0}, ""),
+        ({"test": 5}, "trained on 5 of"),
+        ({"test": None}, "may have been trained on"),
+    ],
 )
 def test_a_reader_learns_of_overlap(counts: dict[str, int | None], said: str) -> None:
     found = note(counts, "test")
