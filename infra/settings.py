@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     staging_dir: Path = Path("~/.cache/hemaflow/staging")
     """Folder with local copies of the objects of a store in S3; processes share it."""
     staging_bytes: int = Field(default=20 * 2**30, ge=0)
-    """Size limit of the copies that no process uses, in bytes."""
+    """Size limit of that folder, in bytes; copies in use are kept even beyond it."""
     s3_timeout_seconds: float = Field(default=60.0, gt=0)
     """Timeout of a request to S3 without a received byte, after which it is retried."""
     lease_seconds: float = Field(default=30.0, ge=0)

@@ -1,9 +1,12 @@
-"""Cached results that are not pipeline stages (verdict, drift, label errors).
+"""Cached results that are not pipeline stages: verdict, drift and label errors.
 
-Each is named after the module of `tasks/review/` that makes it, has a key, and comes about by the rules of
-stages: it is looked up, made in a worker by one run at a time where it is missing, and recorded; where the
-store is away, that is tried again. The records of the runs that it is about name it among their needs before
-it is looked up, so that it is not garbage as long as one of them is kept.
+A module of `tasks/review/` makes each of them. They follow the rules of stages. The key is made of config,
+parents, code and libraries. `obtain` looks the key up and returns the result if it is complete. Otherwise it
+takes the lease of the key, so that no other run makes the same result meanwhile, makes the result in a worker
+process, and records how it came about. If the store cannot be reached, `obtain` retries the whole.
+
+Garbage collection keeps the result as long as it keeps one of the runs that the result describes. For that,
+`obtain` writes the key into the records of these runs before it looks for the result.
 """
 
 from __future__ import annotations

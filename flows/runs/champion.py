@@ -1,10 +1,13 @@
-"""The champion: the run whose model is in production, named by one object that is swapped.
+"""The champion: the run whose model is in production.
 
-Reads and writes `pointers/champion.json`: the run, when and why it was promoted, the result of ingest that
-its reference set comes from, and the former champions, the newest first.
+One object names it, `pointers/champion.json`, which is replaced by compare-and-swap. The object holds the
+run, the time and reason of its promotion, the ingest result whose test split is the reference set for judging
+challengers, and the former champions, the newest first.
 
-Guarantees: of two promotions at once one wins, and the other is told so; no run is promoted whose results are
-not all there; a rollback leads to the champion before, and the next one to the one before that.
+Guarantees: of two promotions at once, one succeeds and the other raises PromotionLost. A run is promoted, or
+rolled back to, only if all objects of its results are complete. A rollback makes the former champion the
+champion again; a second rollback goes one champion further back. The run that was rolled back from stays in
+the history, marked.
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""Local copies of objects of a remote store, shared safely by processes, in bounded space.
+"""Local copies of the objects of a remote store, shared by processes.
 
-A copy is a file named by the SHA-256 of its bytes, so it serves every store and run (and by the ending of the
-object's name, which tells libraries what it is). Whoever fetches one holds the kernel's lock on it: others
-wait and then find it there, and what a killed process had fetched is gone on with. Whoever uses one holds a
-shared lock for as long as it lives: what is in use is never removed.
+The name of a copy is the SHA-256 of its bytes, which the manifest gives, and the extension of the object.
+Equal objects of all stores and runs share one copy, and every copy is checked after it is fetched.
+
+A process that fetches a copy holds an exclusive file lock on it (flock): other processes wait, and then use
+the copy. The next process resumes a fetch whose process died. A process that uses a copy holds a shared lock
+until the process ends.
+
+While all copies together exceed the size limit, those that no process uses are removed, the least recently
+used first. A copy in use is never removed, even beyond the limit.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ class Staging:
 
     Args:
         folder: The folder.
-        limit_bytes: Size limit of the copies that no process uses.
+        limit_bytes: Size limit of all copies; copies in use are kept even beyond it.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:

@@ -1,18 +1,25 @@
 """Chooses the views of test-time augmentation on the validation split.
 
 Averaging over every view can make right predictions wrong (Shanmugam et al., Better Aggregation in Test-Time
-Augmentation, arXiv:2011.11156). `keep_harmless` keeps the requested views only if they lose no image in any
-condition (clean, heavy mix). `choose` searches for views.
+Augmentation, arXiv:2011.11156). There are two conditions: `clean` images and, if robustness is measured, the
+`heavy_mix` of spoiled ones. A set of views loses in a condition if it names fewer images of the condition
+rightly than the set that it is compared with.
 
-The search is greedy. It starts with the unchanged image, adds the view that gains most over all conditions
-and loses nothing in any of them, and stops when there is none. The result replaces the unchanged image only
-if its gain over all conditions is significant: the lower bound of the 95 % paired bootstrap interval is above
-0. The interval treats the conditions as independent samples, and a search looks better on the images it
-searched than on others: the interval keeps out chance finds, and the test split measures what the views gain.
+`keep_harmless` keeps all requested views if they lose in no condition, compared with the unchanged image;
+otherwise it keeps the unchanged image alone.
 
-Guarantees: on the validation images, the views kept are in no condition less accurate than the unchanged
-image. The sums are those of `hemaflow.tasks.inference.views.average`, view by view, so this also holds for
-the submission.
+`choose` searches greedily. It starts with the unchanged image. At each step it adds the view with the largest
+gain over all conditions that loses in none, compared with the set so far, and it stops when no view gains.
+The set that it found is used only if its gain over the unchanged image is significant: if the lower bound of
+the 95 % paired bootstrap interval is above 0.
+
+That interval is too narrow, since it treats the same images under two conditions as independent, and the gain
+is too large, since the search looked at these images. So the interval only filters out chance finds. What the
+views gain is measured on the test split.
+
+Guarantees: on the validation images, the average over the chosen views is in no condition less accurate than
+the unchanged image. The submission averages with the same arithmetic in the same order
+(`hemaflow.tasks.inference.views.average`), so it predicts the same on these images.
 """
 
 from __future__ import annotations

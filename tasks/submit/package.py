@@ -1,10 +1,12 @@
-"""The submission itself: writes the text of model.py, packs it with the weights, unpacks it, runs it.
+"""The submission: writes the text of model.py, packs it with the weights, unpacks it, runs it.
 
-A submission is a zip with `model.py` (class `Model`: `__init__()` without arguments, `predict(X)` from
-(n, H, W, 3) to n integer labels) and what that file loads, all at the top.
+A submission is a zip without folders. It holds `model.py` and the files that model.py loads. model.py defines
+a class `Model`: `__init__()` takes no arguments, `predict(X)` takes uint8[N, H, W, 3] in 0..255 and returns N
+integer labels.
 
-Guarantees: the same text and weights give the same zip, byte for byte; unpacking never writes out of its
-folder and never fills the disk; a submission is run by an interpreter that cannot import this project.
+Guarantees: the same text and weights give the same zip, byte for byte. Unpacking writes only into its folder,
+and refuses a zip whose content is larger than a limit. A submission is run by an interpreter that cannot
+import this project, which proves that it needs nothing of it; this is no sandbox.
 """
 
 from __future__ import annotations
