@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from threading import RLock
 from typing import TypeVar
 
 from hemaflow.infra.errors import ConfigError, nearest
@@ -34,6 +35,7 @@ class Registry(Mapping[str, Entry]):
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind, self._package, self._entries = kind, package, dict[str, Entry]()
+        self._lock = RLock()
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Return a decorator that registers what it decorates under a name.
@@ -76,8 +78,9 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
     def _import_package(self) -> None:
-        """Import every module of the package once."""
-        package, self._package = self._package, ""
-        if package:
-            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                importlib.import_module(f"{package}.{module.name}")
+        """Import every module of the package once; other threads wait, the modules themselves do not."""
+        with self._lock:
+            package, self._package = self._package, ""
+            if package:
+                for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                    importlib.import_module(f"{package}.{module.name}")

@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from hemaflow.infra.errors import DataError, StageError, printable
 from hemaflow.infra.results.keras_backend import chosen_backend
@@ -199,8 +199,9 @@ def _read_about(path: Path, zip_path: Path) -> About:
         if path.stat().st_size > MAX_ABOUT_BYTES:
             raise ValueError(f"more than {MAX_ABOUT_BYTES} bytes")
         return About.model_validate_json(path.read_bytes())
-    except ValueError as error:  # pydantic's errors, too
-        _broken_contract("a JSON document about itself, as the runner writes it", str(error), zip_path, error)
+    except ValueError as error:
+        received = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        _broken_contract("a JSON document about itself, as the runner writes it", received, zip_path, error)
 
 
 def _read_labels(path: Path, num_images: int, zip_path: Path) -> NDArray[np.int64]:
