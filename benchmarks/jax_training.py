@@ -39,6 +39,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.core.run_metrics import RunMetrics
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.evaluate import stage as evaluate
@@ -143,7 +144,8 @@ def judged(parents: Parents, trained: Manifest, config: EvaluateConfig) -> tuple
     views = (IDENTITY,)
     predictions = evaluate.predict_split(parents, model, "test", views, config, draft)
     measured = evaluate.measure(predictions, views, parents["ingest"].facts["classes"], config)
-    return model, {name: measured[name] for name in ENTRIES if name in measured}
+    shown = {name: measured[name] for name in ENTRIES if name in measured}
+    return model, RunMetrics.model_validate(shown).document()
 
 
 def forward_flops(model: Any, batch_size: int) -> float:

@@ -63,7 +63,7 @@ def test_cells_in_a_zip_are_trained_on_and_judged(tmp_path: Path) -> None:
     assert figures["epochs"] == 1
     assert figures["forward_flops"] > 16 * 32 * 32 * 3
     assert figures["optimizer_steps"] == -(-figures["num_examples"]["train"] // 16)
-    for entry in ("test", "test_heavy", "test_medmnistc"):
+    for entry in ("test", "test_heavy_mix", "test_medmnistc"):
         low, high = figures["metrics"][entry]["intervals"]["accuracy"]
         assert 0 <= low <= figures["metrics"][entry]["accuracy"] <= high <= 1
         assert figures["metrics"][entry]["num_examples"] == figures["num_examples"]["test"]
