@@ -15,6 +15,7 @@ from hemaflow.flows.runs.record import RunRecord, runs
 from hemaflow.flows.runs.why import causes, config_changes
 from hemaflow.infra.results.manifest import Manifest, StoredObject, load_manifest
 from hemaflow.infra.store.base import Store, in_parallel
+from hemaflow.tasks.evaluate.metrics import METRICS
 
 MIN_KEY_LETTERS = 4
 
@@ -137,7 +138,7 @@ def difference(store: Store, one: RunRecord, other: RunRecord) -> Difference:
         "metrics": {
             f"{entry} {name}": values
             for entry in dict.fromkeys(name for each in measured for name in each.measured())
-            for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
+            for name in METRICS
             if (values := [getattr(each.entry(entry), name, None) for each in measured]) != [None, None]
         },
     }
