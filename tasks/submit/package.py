@@ -184,12 +184,12 @@ def run_submission(
                 received=f"exit status {status}; the end of its output:\n{_tail(log)}",
                 where=zip_path.name,
             )
-        told = _read_about(about, zip_path)
+        described = _read_about(about, zip_path)
         return Outcome(
             _read_labels(labels, _num_images(images_path), zip_path),
-            {name: printable(version) for name, version in told.versions.items()},
-            tuple(told.classes),
-            told.timed_images / told.timed_seconds if told.timed_seconds else 0.0,
+            {name: printable(version) for name, version in described.versions.items()},
+            tuple(described.classes),
+            described.timed_images / described.timed_seconds if described.timed_seconds else 0.0,
         )
 
 
