@@ -40,6 +40,7 @@ from hemaflow.tasks.evaluate.robustness import Robustness
 from hemaflow.tasks.evaluate.view_search import IDENTITY, Answers, Choice, Condition, choose, keep_harmless
 from hemaflow.tasks.inference.classifier import split_batches
 from hemaflow.tasks.inference.views import average, parse_views, predict_each
+from hemaflow.tasks.ingest.findings import read_pictures
 from hemaflow.tasks.records.predictions import write_predictions
 from hemaflow.tasks.report import report
 from hemaflow.tasks.report.inputs import Examples, Explained, Mistake, ReportInputs
@@ -235,6 +236,7 @@ def _report_inputs(
         preview_png=augment.read(parents.store, "preview.png"),
         mistakes=list(mistakes),
         examples=examples,
+        finding_pictures=read_pictures(parents.store, ingest),
         explained=list(explained),
         train_facts=TrainFacts.of(train),
         tta=config.tta,

@@ -61,12 +61,22 @@ def read_findings(store: Store, manifest: Manifest) -> list[Finding]:
     return [Finding(**document) for document in json.loads(manifest.read(store, LIST))]
 
 
-def read_pictures(store: Store, manifest: Manifest) -> dict[str, NDArray[np.uint8]]:
-    """Return the pictures of the findings of a result of ingest, uint8[S, S, 3], by their names."""
+def read_pictures(store: Store, manifest: Manifest) -> dict[str, dict[str, NDArray[np.uint8]]]:
+    """Return the pictures of the findings of a result of ingest.
+
+    Returns:
+        Kind of finding → name of a picture → uint8[S, S, 3]. Kinds without pictures are left out.
+    """
     if not manifest.matching(PICTURES):
         return {}
     size_pixels = IngestFacts.of(manifest).image_size_pixels
-    return {record.id: record.image for record in read_shards([manifest.path(store, PICTURES)], size_pixels)}
+    records = read_shards([manifest.path(store, PICTURES)], size_pixels)
+    pictures = {record.id: record.image for record in records}
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in read_findings(store, manifest):
+        by_kind.setdefault(finding.kind, []).append(finding)
+    shown = {kind: _examples(same, pictures) for kind, same in by_kind.items()}
+    return {kind: {ref: pictures[ref] for ref in refs} for kind, refs in shown.items() if refs}
 
 
 def _examples(findings: Sequence[Finding], readable: Container[str]) -> list[str]:

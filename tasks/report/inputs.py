@@ -103,5 +103,7 @@ class ReportInputs:
     tta: str
     """The requested preset of views, or `search`; `none` without TTA."""
     examples: Examples = field(default_factory=Examples)
+    finding_pictures: Mapping[str, Mapping[str, NDArray[np.uint8]]] = field(default_factory=dict)
+    """Kind of finding → name of a picture → uint8[H, W, 3]: a few of each kind."""
     explained: list[Explained] = field(default_factory=list)
     """The images to explain, in the order of the classes."""

@@ -36,6 +36,18 @@ CODE_FILES = ("report.html.j2",)
 SPLIT_NAMES = {"val": "val", "val_tta": "val, TTA", "test": "test", "test_tta": "test, TTA"}
 
 FINDING_NAMES = {
+    "ambiguous-folders": "folders that may be classes or something above the classes",
+    "assumed-class-names": "names of classes that the source does not give",
+    "class-spelling": "one class in several spellings",
+    "link": "a link that was not followed",
+    "noise-picture": "noise: hardly a cell",
+    "plain-picture": "of one colour: hardly a cell",
+    "shallow-bits": "fewer bits than its file has: brightened",
+    "split-folders": "folders that are called like splits, and read as such",
+    "unjudged-class": "a class without images in val and test: no metric judges it",
+    "unknown-rotation": "its rotation cannot be read: kept as it lies",
+    "unreadable-name": "a file whose name is not UTF-8",
+    "untrained-class": "a class without training images",
     "conflicting-label": "the same picture under several labels",
     "contaminant": "one unrelated picture, repeated en masse",
     "empty-class": "a class without images",
@@ -149,6 +161,10 @@ def render(inputs: ReportInputs) -> bytes:
         preview=png_uri(inputs.preview_png) if inputs.preview_png else "",
         mistakes=[(mistake, picture_uri(mistake.image)) for mistake in inputs.mistakes],
         finding_groups=_finding_groups(inputs.findings, inputs.num_findings),
+        finding_pictures={
+            kind: [(name, picture_uri(small(picture))) for name, picture in shown.items()]
+            for kind, shown in inputs.finding_pictures.items()
+        },
         splits=list(inputs.class_counts),
         configs={stage: _flat(config) for stage, config in inputs.configs.items()},
     )

@@ -211,6 +211,13 @@ def test_report_is_the_same_each_time(html: str) -> None:
     assert render(inputs()).decode() == html
 
 
+def test_report_shows_pictures_of_findings() -> None:
+    pictures = {"contaminant": {"row <0>": np.full((24, 24, 3), 9, np.uint8)}}
+    shown = Page(render(replace(inputs(), finding_pictures=pictures)).decode())
+    assert len(shown.references) == len(Page(render(inputs()).decode()).references) + 1
+    assert "row <0>" in shown.text
+
+
 def test_report_cuts_long_lists_in_the_middle_and_says_so(page: Page) -> None:
     text = re.sub(r"\s+", " ", page.text)
     assert "row 0, row 1, row 2, … 1 594 left out … row 1597, row 1598, row 1599".replace(
