@@ -22,8 +22,6 @@ several labels is not a candidate: ingest drops it, and the page lists it separa
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -39,6 +37,7 @@ from hemaflow.tasks.core.stage import Parents, StageConfig
 from hemaflow.tasks.records.index import read_index
 from hemaflow.tasks.records.predictions import read_predictions
 from hemaflow.tasks.records.schema import parse
+from hemaflow.tasks.records.table import read_table, write_table
 from hemaflow.tasks.records.tfrecord import record_places
 from hemaflow.tasks.review.label_errors_page import Candidate, PageInputs, render
 from hemaflow.tasks.review.results import CandidateRow, LabelErrorsFacts
@@ -135,29 +134,26 @@ def find(images: CrossValidated, rank_by: RankBy) -> list[Candidate]:
 
 def write_candidates(candidates: Sequence[Candidate], classes: Sequence[str]) -> bytes:
     """Return candidates as CSV, with the names of the classes."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["rank", "id", "given", "suggested", "score", "fold", *(f"prob_{name}" for name in classes)]
+    header = ["rank", "id", "given", "suggested", "score", "fold", *(f"prob_{name}" for name in classes)]
+    rows = (
+        [
+            rank,
+            candidate.id,
+            classes[candidate.given],
+            classes[candidate.suggested],
+            f"{candidate.score:.6f}",
+            candidate.fold,
+            *(f"{probability:.6f}" for probability in candidate.probabilities),
+        ]
+        for rank, candidate in enumerate(candidates, start=1)
     )
-    for rank, candidate in enumerate(candidates, start=1):
-        writer.writerow(
-            [
-                rank,
-                candidate.id,
-                classes[candidate.given],
-                classes[candidate.suggested],
-                f"{candidate.score:.6f}",
-                candidate.fold,
-                *(f"{probability:.6f}" for probability in candidate.probabilities),
-            ]
-        )
-    return text.getvalue().encode()
+    return write_table([header, *rows])
 
 
 def read_candidates(data: bytes) -> list[CandidateRow]:
     """Return the rows of label-errors.csv."""
-    rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    header, *table = read_table(data)
+    rows = [dict(zip(header, row, strict=True)) for row in table]
     return [
         CandidateRow(
             rank=int(row["rank"]),

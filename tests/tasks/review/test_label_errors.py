@@ -24,7 +24,9 @@ from hemaflow.tasks.review.label_errors import (
     parent_names,
     read_candidates,
     run,
+    write_candidates,
 )
+from hemaflow.tasks.review.label_errors_page import Candidate
 
 HOSTILE = "<script>alert('x')</script>"
 CLASSES = ["blue", "green, or teal", HOSTILE]
@@ -166,6 +168,14 @@ def test_the_list_and_the_page_hold_the_candidates(
     assert "Of 60 images, 3 may have a wrong label" in page
     assert "--accent" in page  # the style of the report
     assert "report</title>" not in page
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", 'x"y,z', "=1+1"])
+def test_odd_names_are_read_back(name: str) -> None:
+    candidate = Candidate(id=name, given=0, suggested=1, score=0.25, fold=2, probabilities=[0.25, 0.75])
+    [row] = read_candidates(write_candidates([candidate], [name, "other"]))
+    assert (row.id, row.given, row.suggested, row.fold) == (name, name, "other", 2)
+    assert row.probabilities == {name: 0.25, "other": 0.75}
 
 
 def test_the_order_of_the_folds_does_not_matter(
