@@ -124,7 +124,7 @@ def test_artifacts_say_what_came_of_a_run(server: Server, ran: Ran) -> None:
     assert pages["progress-train"] == 100.0
     assert "| train | **runs** |" in pages["plan"]
     assert "| basophil |" in pages["data-quality"]
-    assert "| accuracy |" in pages["metrics"]
+    assert "| Accuracy |" in pages["metrics"]
     assert "is \\ called" in pages["metrics"]
     assert "| submit |" in pages["lineage"]
     assert "submission.zip" in pages["outputs"]
@@ -172,7 +172,7 @@ def test_the_ui_shows_runs_artifacts_and_the_form(server: Server, ran: Ran, tmp_
             (
                 "metrics",
                 f"artifacts/artifact/{pages['metrics']}",
-                ["balanced accuracy", "recall", "monocyte"],
+                ["Balanced accuracy", "recall", "monocyte"],
             ),
             ("data-quality", f"artifacts/artifact/{pages['data-quality']}", ["basophil", "Findings"]),
             (
