@@ -7,6 +7,7 @@ tables and galleries that nothing here uses. With all four installed, on one sha
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ LOOKED_FOR = ("jax", "matplotlib", "pandas", "sklearn")
 def load_keras() -> ModuleType:
     """Import Keras and its backend, and return it. The hidden packages can be imported afterwards."""
     needed = keras_backend()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow's C++ code reports what it looks for
     with _hidden([name for name in LOOKED_FOR if name != needed]):
         import keras
     module: ModuleType = keras

@@ -7,7 +7,7 @@ import pytest
 from helpers.results import run
 from hemaflow.flows.engine.engine import Pins
 from hemaflow.flows.runs.find import find_run
-from hemaflow.flows.runs.record import RunRecord, StageRecord, new_run_id, runs
+from hemaflow.flows.runs.record import KnownRuns, RunRecord, StageRecord, new_run_id, runs
 from hemaflow.infra.errors import UserError
 from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.store.local import LocalStore
@@ -69,3 +69,19 @@ def test_a_record_of_an_earlier_version_is_read(store: LocalStore) -> None:
 def test_ids_differ() -> None:
     ids = [new_run_id() for _ in range(50)]
     assert len(set(ids)) > 45
+
+
+def test_times_are_estimated_from_the_same_data_and_from_nothing_else(store: LocalStore) -> None:
+    took = [("demo", 2.0), ("demo", 4.0), ("demo", 60.0), ("laptop", 900.0)]
+    for number, (recipe, seconds) in enumerate(took):
+        stages = [
+            StageRecord(stage=stage, key="ab", state="ran", reason="", seconds=seconds)
+            for stage in ("ingest", "train")
+        ]
+        RunRecord(run=f"2026013{number}", started="", data="sample", recipe=recipe, stages=stages).save(store)
+    known = KnownRuns.read(store)
+    assert known.seconds("train", "demo", "sample") == 4.0
+    assert known.seconds("train", "laptop", "sample") == 900.0
+    assert known.seconds("train", "cnn", "sample") is None
+    assert known.seconds("train", "demo", "cells.zip") is None
+    assert known.seconds("ingest", "cnn", "sample") == 32.0
