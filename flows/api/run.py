@@ -99,7 +99,7 @@ class Run:
             >>> metrics = hemaflow.open_run().metrics
             >>> 0.0 <= metrics.test_tta.accuracy <= 1.0
             True
-            >>> metrics.test_heavy is None
+            >>> metrics.test_heavy_mix is None
             True
         """
         return self.record.measured

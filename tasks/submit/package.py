@@ -200,7 +200,10 @@ def _read_about(path: Path, zip_path: Path) -> About:
             raise ValueError(f"more than {MAX_ABOUT_BYTES} bytes")
         return About.model_validate_json(path.read_bytes())
     except ValueError as error:
-        received = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        received = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            received = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         _broken_contract("a JSON document about itself, as the runner writes it", received, zip_path, error)
 
 

@@ -262,10 +262,10 @@ def test_the_command_puts_flipped_labels_at_the_top(
 
     document = look()
     assert document["num_images"] == 128
-    assert {candidate.id for candidate in document["candidates"][:3]} == flipped
+    assert {candidate["id"] for candidate in document["candidates"][:3]} == flipped
     assert "label-errors.html" in document["page"]
     for candidate in document["candidates"][:3]:
-        assert FLIPPED[candidate.suggested] == candidate.given
+        assert FLIPPED[candidate["suggested"]] == candidate["given"]
     page = Path(document["page"]).read_text()
     assert page.count("<img") == len(document["candidates"])
     again = look()
