@@ -9,16 +9,16 @@ import pytest
 
 from helpers.here import work_in_this_process
 from helpers.pictures import colour_cells, evaluated, ingested, trained
-from helpers.results import Call
+from helpers.results import Call, recorded
 from hemaflow.flows.engine import worker_process
 from hemaflow.flows.runs.champion import promote
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.lineage import Lineage
-from hemaflow.flows.runs.record import RunRecord, StageRecord
+from hemaflow.flows.runs.record import RunRecord
 from hemaflow.flows.runs.upkeep import collect_garbage
 from hemaflow.flows.workflows.judging import Judgement, judge
 from hemaflow.infra.errors import UserError
-from hemaflow.infra.results.manifest import Manifest, load_manifest
+from hemaflow.infra.results.manifest import load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
@@ -30,34 +30,17 @@ HELD = {"val": colour_cells("val", 60), "test": colour_cells("test", 90)}
 OLD = colour_cells("train", 60)
 
 
-def record(store: Store, run: str, **results: Manifest) -> RunRecord:
-    made = RunRecord(
-        run=run,
-        status="completed",
-        started="2026-01-31T09:45:00+00:00",
-        data="cells",
-        recipe="demo",
-        needs={stage: manifest.key for stage, manifest in results.items()},
-        stages=[
-            StageRecord(stage=stage, key=manifest.key, state="ran", reason="", seconds=1.0)
-            for stage, manifest in results.items()
-        ],
-    )
-    made.save(store)
-    return made
-
-
 @pytest.fixture
 def runs(store: LocalStore) -> tuple[RunRecord, RunRecord]:
     """A champion, and a challenger that takes blue for green."""
-    champion = record(
+    champion = recorded(
         store,
         "20260101-000000-000-aaaa",
         ingest=ingested(store, "old", {**HELD, "train": OLD}, reference="ab"),
         train=trained(store, "old", (2, 1, 0)),
         evaluate=evaluated(store, "old"),
     )
-    challenger = record(
+    challenger = recorded(
         store,
         "20260102-000000-000-bbbb",
         ingest=ingested(store, "new", {**HELD, "train": [*OLD, *colour_cells("new", 40)]}, reference="ab"),

@@ -16,14 +16,14 @@ from helpers.commands import start
 from helpers.folds import certain, fold_results
 from helpers.here import work_in_this_process
 from helpers.pictures import colour_cells
-from helpers.results import Call
+from helpers.results import Call, recorded
 from hemaflow.flows.config.folds import fold_requests
 from hemaflow.flows.engine import engine, exclusive, execute, extra_results
 from hemaflow.flows.engine.engine import Found
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.lineage import Lineage
-from hemaflow.flows.runs.record import RunRecord, StageRecord, output_path
+from hemaflow.flows.runs.record import RunRecord, output_path
 from hemaflow.flows.runs.upkeep import collect_garbage, verify
 from hemaflow.flows.workflows.label_errors import find_label_errors
 from hemaflow.infra.errors import ConfigError, StoreUnavailable, UserError
@@ -83,20 +83,7 @@ def runs(store: LocalStore) -> list[RunRecord]:
     made = []
     for fold in range(2):
         results = fold_results(store, cells, believed, fold, 2, classes=CLASSES)
-        record = RunRecord(
-            run=f"2026010{fold + 1}-000000-000-aaaa",
-            status="completed",
-            started="2026-01-31T09:45:00+00:00",
-            data="cells",
-            recipe="demo",
-            needs={stage: manifest.key for stage, manifest in results.items()},
-            stages=[
-                StageRecord(stage=stage, key=manifest.key, state="ran", reason="", seconds=1.0)
-                for stage, manifest in results.items()
-            ],
-        )
-        record.save(store)
-        made.append(record)
+        made.append(recorded(store, f"2026010{fold + 1}-000000-000-aaaa", **results))
     return made
 
 
