@@ -141,6 +141,8 @@ class Engine:
                 f"Nothing is left to do: --from {from_stage} begins after --until {until_stage} ends.",
                 remedy="Name a later stage with --until, or leave it out.",
             )
+        # Before any work: a backend that Keras does not know is a mistake of the user.
+        self._libraries = {stage: library_versions(STAGES[stage].libraries) for stage in self.stages}
         self.config = with_models_found(config, store) if "train" in self.stages else config
         self._configs: dict[StageName, StageConfig] = {
             stage: getattr(self.config, stage).resolved(store) for stage in self.stages
@@ -151,7 +153,7 @@ class Engine:
             with open_source(data, settings) as source:
                 self.source_sha256 = source.content_digest()
         self._complete: dict[StageName, list[Manifest]] = {}
-        self._code: dict[StageName, tuple[Fingerprint, dict[str, str]]] = {}
+        self._code: dict[StageName, Fingerprint] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
         """Return the config of one stage."""
@@ -221,20 +223,18 @@ class Engine:
         return Decision(name, "reuse", f"pinned to run {run}{although}", manifest.inputs, manifest)
 
     def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
-        code, libraries = self._code_and_libraries(name)
         return KeyInputs(
             stage=name,
             config=self.stage_config(name).key_document(),
             parents=parents or {"source": self.source_sha256},
-            code=code,
-            libraries=libraries,
+            code=self._code_of(name),
+            libraries=self._libraries[name],
         )
 
-    def _code_and_libraries(self, name: StageName) -> tuple[Fingerprint, dict[str, str]]:
-        """Return what a stage's code and libraries are as this engine first saw them: one plan asks often."""
+    def _code_of(self, name: StageName) -> Fingerprint:
+        """Return a stage's code as this engine first saw it: one plan asks often."""
         if name not in self._code:
-            stage = STAGES[name]
-            self._code[name] = code_fingerprint(stage.module_name), library_versions(stage.libraries)
+            self._code[name] = code_fingerprint(STAGES[name].module_name)
         return self._code[name]
 
     def _why_after(self, name: StageName, running: list[StageName]) -> str:

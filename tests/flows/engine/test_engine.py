@@ -15,7 +15,7 @@ import pytest
 from hemaflow.flows.config.stages import STAGE_NAMES, STAGES, PipelineConfig
 from hemaflow.flows.engine import engine as engine_module
 from hemaflow.flows.engine.engine import Decision, Engine, all_reused
-from hemaflow.infra.errors import UserError
+from hemaflow.infra.errors import ConfigError, UserError
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.local import LocalStore
@@ -58,6 +58,15 @@ def test_a_new_store_has_everything_to_do(store: LocalStore) -> None:
     assert decisions[0].reason == "never built in this store"
     assert decisions[2].reason == "follows ingest, augment"
     assert list(store.list("")) == []
+
+
+def test_a_backend_that_keras_does_not_know_is_told_before_any_work(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jaxx")
+    with pytest.raises(ConfigError, match="Received: jaxx"):
+        engine(store)
+    engine(store, until_stage="ingest")  # which needs none
 
 
 def test_what_is_complete_is_reused(store: LocalStore) -> None:
