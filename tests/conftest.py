@@ -18,7 +18,7 @@ from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.infra.store.open import open_store
 
-pytest_plugins = ["helpers.lanes"]
+pytest_plugins = ["helpers.lanes", "helpers.networks"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -63,7 +63,7 @@ def test_every_backbone_learns_and_is_submitted(name: str, tmp_path: Path) -> No
     trained = assemble(name, body, head, PIXELS, to_train=True)
     # A small step: statistics of four pictures are not those that BatchNorm has moved to after it.
     optimizer = keras.optimizers.SGD(1e-3, clipnorm=1.0)
-    trained.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False)
+    trained.compile(optimizer=optimizer, loss="categorical_crossentropy", jit_compile=False, run_eagerly=True)
     before = [variable.numpy() for variable in (body.trainable_variables[0], head.trainable_variables[0])]
     # Four: with two, BatchNorm makes 1 and -1 of what is a pixel large, whatever it was: no gradient is left.
     labels = np.eye(len(CLASSES), dtype=np.float32)[[0, 1, 2, 0]]

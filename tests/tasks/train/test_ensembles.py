@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.networks import TWO_LAYERS
 from helpers.pictures import CLASSES, SIZE, inputs, parents
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft
@@ -20,9 +21,9 @@ from hemaflow.tasks.submit.package import model_code, pack, run_submission
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_layers")]
 
-UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
+UNTRAINED: dict[str, Any] = {"backbone": TWO_LAYERS, "head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 
 def train(store: LocalStore, **changes: Any) -> Manifest:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.networks import TWO_LAYERS
 from helpers.pictures import CLASSES, inputs, parents
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft
@@ -15,9 +16,9 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_layers")]
 
-UNTRAINED: dict[str, Any] = {"head_units": (8,), "fine_tuning": {"epochs": 0}}
+UNTRAINED: dict[str, Any] = {"backbone": TWO_LAYERS, "head_units": (8,), "fine_tuning": {"epochs": 0}}
 
 
 def train(store: LocalStore, stage: str = "train", **changes: Any) -> Manifest:

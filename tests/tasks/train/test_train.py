@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.networks import TWO_LAYERS, two_layers_registered
 from helpers.pictures import inputs, parents
 from hemaflow.infra.errors import ConfigError, Interrupted, StageError
 from hemaflow.infra.results.draft import Draft
@@ -22,25 +23,26 @@ from hemaflow.tasks.train.loop import CHECKPOINT
 from hemaflow.tasks.train.stage import run
 from hemaflow.tasks.train.weight_average import WeightAverage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_layers")]
 
-CONFIG = ResolvedTrainConfig(
-    batch_size=16,
-    head_units=(16,),
-    transfer={"epochs": 1},  # type: ignore[arg-type]
-    fine_tuning={"epochs": 3, "learning_rate": 0.003},  # type: ignore[arg-type]
-    ema_momentum=0.5,
-    average_epochs=2,
-    class_weights="balanced",
-    online=({"name": "RandomFlip"},),  # type: ignore[arg-type]
-    seed=3,
-)
+CONFIG: dict[str, Any] = {
+    "backbone": TWO_LAYERS,
+    "batch_size": 16,
+    "head_units": (16,),
+    "transfer": {"epochs": 1},
+    "fine_tuning": {"epochs": 3, "learning_rate": 0.003},
+    "ema_momentum": 0.5,
+    "average_epochs": 2,
+    "class_weights": "balanced",
+    "online": ({"name": "RandomFlip"},),
+    "seed": 3,
+}
 NUM_TRAIN = 91  # the classes have 31, 30 and 30: the weights of the images differ
 STEPS_PER_EPOCH = 6  # ceil(91 / 16)
 
 
 def config(**changes: Any) -> ResolvedTrainConfig:
-    return ResolvedTrainConfig.model_validate(CONFIG.model_dump() | changes)
+    return ResolvedTrainConfig.model_validate(CONFIG | changes)
 
 
 def train(
@@ -86,16 +88,17 @@ def _train_in_child(root: Path, sign: int) -> None:
             os.kill(os.getpid(), sign)
 
     try:
-        train(LocalStore(root), CONFIG, cut)
+        with two_layers_registered():
+            train(LocalStore(root), config(), cut)
     except Interrupted:
         os._exit(42)
 
 
 @pytest.fixture(scope="module")
-def uncut(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Manifest]:
+def uncut(two_layers: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Manifest]:
     """A training that nothing disturbed, and its store."""
     store = LocalStore(tmp_path_factory.mktemp("uncut"))
-    return store, train(store, CONFIG)
+    return store, train(store, config())
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
@@ -113,7 +116,7 @@ def test_a_cut_training_goes_on_and_ends_as_an_uncut_one(
     # SIGTERM keeps every step that was taken, SIGKILL those of the epochs that were over.
     done = checkpoint.unpack(kept)[0].optimizer_steps
     assert done == (CUT_AT_STEP if sign == signal.SIGTERM else STEPS_PER_EPOCH)
-    resumed = train(store, CONFIG)
+    resumed = train(store, config())
     assert resumed.facts["optimizer_steps"] == whole.facts["optimizer_steps"] == 4 * STEPS_PER_EPOCH
     assert history(store, resumed) == history(whole_store, whole)
     assert resumed.digest == whole.digest
@@ -244,8 +247,8 @@ def test_a_checkpoint_goes_on_where_precision_is_another(
     monkeypatch.setattr(loop, "PROGRESS_SECONDS", 0.0)
     try:
         with pytest.raises(Interrupted):
-            train(store, CONFIG, cut)
-        made = train(store, CONFIG)
+            train(store, config(), cut)
+        made = train(store, config())
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert policies == []
