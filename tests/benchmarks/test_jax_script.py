@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.absent import without_packages
+from helpers.absent import COMPILED_SOON, without_packages
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
@@ -41,7 +41,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", without_packages("tensorflow keras_cv prefect") + SCRIPT, *arguments],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
+        env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"} | COMPILED_SOON,
         capture_output=True,
         text=True,
         check=False,

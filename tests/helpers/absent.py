@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPILED_SOON = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+"""Variables with which JAX compiles in half the time, to slower code: tests take a few steps."""
 
 FINDER = """
 import sys
@@ -30,7 +32,7 @@ def run_without(absent: str, code: str, *arguments: object, **variables: str) ->
     done = subprocess.run(
         [sys.executable, "-c", without_packages(absent) + code, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env={**os.environ, **COMPILED_SOON, **variables},
         capture_output=True,
         text=True,
         check=False,

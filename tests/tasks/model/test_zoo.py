@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers.members import MEMBERS
+from helpers.members import MEMBERS, SMALL
 from hemaflow.infra.errors import ConfigError
 from hemaflow.tasks.model.backbones import BACKBONES, Backbone, build_backbone, preprocess
 from hemaflow.tasks.model.network import assemble, build_network, load_backbone_weights, unfreeze
@@ -26,6 +26,9 @@ pytestmark = pytest.mark.slow
 
 CLASSES = ("blue", "green", "red")
 PIXELS = 32
+SUBMITTED = [name for name in BACKBONES if name not in SMALL or name in ("cnn", "convnext-tiny")]
+"""Backbones whose submission is run. A process loads the others in safe mode as this one does; ConvNeXt has
+layers of its own."""
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,8 @@ def test_every_backbone_learns_and_is_submitted(name: str, tmp_path: Path) -> No
     del loaded
     keras.utils.clear_session()
 
+    if name not in SUBMITTED:
+        return
     np.save(tmp_path / "images.npy", images)
     pack(tmp_path / "submission.zip", model_code(CLASSES, ("identity",), 4), path)
     path.unlink()  # of the largest, each copy takes 1.4 GB

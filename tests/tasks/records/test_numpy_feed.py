@@ -138,14 +138,18 @@ from hemaflow.infra.results.manifest import KeyInputs
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run
+sys.path.append("tests")
+from helpers.networks import TWO_LAYERS, two_layers_registered
 root, manifests, epochs = sys.argv[1:]
 store = LocalStore(Path(root))
 inputs = KeyInputs(stage="train", config={}, parents={}, code={}, libraries={})
-config = ResolvedTrainConfig(
-    batch_size=16, head_units=(16,), fine_tuning={"epochs": int(epochs), "learning_rate": 0.003},
-    online=({"name": "RandomRotation", "factors": {"factor": 0.1}, "probability": 0.5},),
-)
-made = run(Parents(store, pickle.loads(Path(manifests).read_bytes())), config, Draft(store, inputs))
+with two_layers_registered():
+    config = ResolvedTrainConfig(
+        backbone=TWO_LAYERS, batch_size=16, head_units=(16,),
+        fine_tuning={"epochs": int(epochs), "learning_rate": 0.003},
+        online=({"name": "RandomRotation", "factors": {"factor": 0.1}, "probability": 0.5},),
+    )
+    made = run(Parents(store, pickle.loads(Path(manifests).read_bytes())), config, Draft(store, inputs))
 print(made.facts["optimizer_steps"], made.facts["best_val_accuracy"])
 """
 
