@@ -459,6 +459,7 @@ class Model:
     ],
     ids=["floats", "objects", "no-array", "no-json", "deep-json", "other-json", "much"],
 )
+@pytest.mark.usefixtures("runner_without_keras")
 @pytest.mark.slow
 def test_a_submission_that_writes_its_own_result_broke_the_contract(
     tmp_path: Path, images: NDArray[np.uint8], at_exit: str, received: str
@@ -475,6 +476,7 @@ raise SystemExit(3)
 """
 
 
+@pytest.mark.usefixtures("runner_without_keras")
 @pytest.mark.slow
 def test_output_of_a_submission_is_shown_as_text_and_marked(
     tmp_path: Path, images: NDArray[np.uint8]
