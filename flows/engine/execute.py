@@ -153,6 +153,8 @@ def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) ->
     following = next((later for later in decisions if stage in STAGES[later.stage].parents), None)
     if following is None or following.state != "run":
         return
+    if not run.engine.stage_config(following.stage).needs_libraries:
+        return
     preload, fans_out = STAGES[following.stage].preload, STAGES[following.stage].fans_out
     if preload and not fans_out:
         run.worker.preload(*preload)

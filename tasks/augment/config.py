@@ -39,6 +39,11 @@ class AugmentConfig(StageConfig):
         return self
 
     @property
+    def needs_libraries(self) -> bool:
+        """See StageConfig: without copies the images are written as they are."""
+        return self.copies > 0
+
+    @property
     def records_per_image(self) -> int:
         """Number of records of each image."""
         return self.copies + self.keep_original

@@ -73,6 +73,11 @@ class StageConfig(BaseModel):
                 )
         return self
 
+    @property
+    def needs_libraries(self) -> bool:
+        """Whether the work needs the large libraries that its worker can import beforehand."""
+        return True
+
     def resolved(self, store: Store) -> StageConfig:
         """Return the config with what must be looked up (the hash of a file it names). Raises ConfigError.
 

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from helpers.commands import needs_proc
+from helpers.here import work_in_this_process
+from helpers.results import Silent
 from helpers.served import Server, draw_cells, ended
 from hemaflow.flows.runs.champion import current
+from hemaflow.flows.workflows.host import DirectHost
+from hemaflow.flows.workflows.retraining import retrain
+from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 
 SMALL = [
@@ -42,11 +47,17 @@ def seconds(run: dict[str, Any]) -> float:
 
 @pytest.mark.timeout(1800)  # three trainings
 def test_a_schedule_retrains_on_what_is_new_and_promotes_only_what_is_no_worse(
-    server: Server, served_store: Store, tmp_path: Path
+    server: Server, served_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served_store
     incoming = draw_cells(tmp_path / "incoming", 0, 20)
-    parameters = {"data": incoming, "recipe": "demo", "changes": SMALL, "delta": 0.2, "store": store.url}
+    parameters = {
+        "data": incoming,
+        "recipe": "demo",
+        "changes": SMALL,
+        "delta": 0.2,
+        "store": store.url,
+    }
     deployment = server.api.get("deployments/name/retraining/weekly").raise_for_status().json()
     address = f"deployments/{deployment['id']}"
     worker, living = server.worker()
@@ -86,16 +97,20 @@ def test_a_schedule_retrains_on_what_is_new_and_promotes_only_what_is_no_worse(
         pages = server.artifacts(again)
         assert "# The challenger is promoted" in pages["verdict"]
         assert "48 new images" in pages["drift"]
-
-        # A recipe that is worse: it is kept, and not promoted.
-        draw_cells(tmp_path / "incoming", 26, 2)
-        worse = server.start("retraining/weekly", **parameters | {"changes": [*SMALL, *UNTRAINED]})
-        assert server.until(worse, *ENDS) == "NotPromoted", server.logs(worse)
-        now = current(store)
-        assert now is not None
-        assert now.run == second.run
     finally:
         ended(worker, living)
+
+    # A recipe that is worse, trained without a server: it is kept, and not promoted.
+    draw_cells(tmp_path / "incoming", 26, 2)
+    work_in_this_process(monkeypatch)
+    host = DirectHost(Silent(), Settings())
+    worse = retrain(
+        host, data=incoming, recipe="demo", changes=[*SMALL, *UNTRAINED], delta=0.2, store=store.url
+    )
+    assert worse.name == "NotPromoted", worse.message
+    now = current(store)
+    assert now is not None
+    assert now.run == second.run
 
     said = server.run("-m", "hemaflow", "champion", "rollback", "--store", store.url, "--json")
     assert json.loads(said)["run"] == first.run

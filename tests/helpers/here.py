@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from hemaflow.flows.engine import worker_process
@@ -15,6 +17,12 @@ def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done = list[str]()
 
     class Worker:
+        def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+            pass
+
+        def preload(self, *functions: str) -> None:
+            pass
+
         def do(
             self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
         ) -> Manifest | StoredObject:

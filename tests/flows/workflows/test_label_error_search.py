@@ -213,6 +213,7 @@ SMALL = [
     "--set", "train.batch_size=8",
     "--set", "evaluate.bootstrap_resamples=10",
     "--set", "evaluate.tta=none",
+    "--set", "evaluate.robustness=none",
     "--set", "evaluate.num_explained=0",
 ]  # fmt: skip
 
