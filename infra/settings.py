@@ -16,8 +16,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from hemaflow.infra.errors import ConfigError
 
 
-def _num_cores() -> int:
-    """Return how many cores this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use: those of its CPU affinity, all where none is set.
+
+    A quota of CPU time (a container's `cpus`, a pod's limit) is not an affinity: HEMAFLOW_WORKERS states it.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # not on every system
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -31,8 +34,8 @@ class Settings(BaseSettings):
 
     store: str = ".hemaflow"
     """The object store: a local folder, or s3://bucket/prefix."""
-    workers: int = Field(default_factory=_num_cores, ge=1)
-    """Number of processes that write shards in parallel."""
+    workers: int = Field(default_factory=available_cores, ge=1)
+    """Number of processes or threads that work in parallel on this machine."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")
