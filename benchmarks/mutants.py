@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "the key forgets the libraries", "key", "flows/engine/engine.py",
-        "libraries=libraries,", "libraries={},",
+        "libraries=self._libraries[name],", "libraries={},",
         ("tests/flows/engine/test_engine.py", "tests/flows/runs/test_why.py"),
     ),
     Mutant(
