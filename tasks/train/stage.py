@@ -48,7 +48,8 @@ def run(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest
         StageError: The loss is no longer a number, or the initial weights are missing.
     """
     keras = load_keras()
-    keras.utils.clear_session()  # names of layers count what this process built before
+    # Names of layers count what this process built before; its memory was freed when the job came in.
+    keras.utils.clear_session(free_memory=False)
     devices = use_devices(config.mixed_precision)
     keras.utils.set_random_seed(config.seed)
     with devices:

@@ -24,11 +24,12 @@ from hemaflow.infra.store.open import open_store
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The variables of a user who has set up nothing."""
+    """The variables of a user who has set up nothing. One process writes shards: each would load keras-cv."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
     }
-    return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
+    own = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
+    return {**kept, **own, "HEMAFLOW_WORKERS": "1"}
 
 
 @pytest.fixture(scope="session")

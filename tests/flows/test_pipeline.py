@@ -157,7 +157,7 @@ def test_a_run_that_is_terminated_loses_only_the_shards_under_way(
     whole: Whole, environment: dict[str, str], cells: str, tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "store")
-    own, living = marked(environment)
+    own, living = marked({**environment, "HEMAFLOW_WORKERS": "2"})
 
     def parts() -> list[str]:
         return [name for name in store.list("stages/augment/") if "/parts/" in name]

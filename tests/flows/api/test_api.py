@@ -243,7 +243,12 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Script:
     done = subprocess.run(
         [sys.executable, "script.py"],
         cwd=folder,
-        env={**kept, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": str(ROOT)},
+        env={
+            **kept,
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PYTHONPATH": str(ROOT),
+            "HEMAFLOW_WORKERS": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -31,11 +31,10 @@ SUBMITTED = [name for name in BACKBONES if name not in SMALL or name in ("cnn", 
 layers of its own."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _nothing_of_another_network_is_kept() -> Iterator[None]:
     import keras
 
-    keras.utils.clear_session()
     yield
     keras.utils.clear_session()
 
@@ -45,6 +44,7 @@ def pictures(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("_nothing_of_another_network_is_kept")
 @pytest.mark.parametrize("name", MEMBERS)
 def test_every_backbone_learns_and_is_submitted(name: str, tmp_path: Path) -> None:
     import keras

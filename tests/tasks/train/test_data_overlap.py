@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.facts import augment_facts
+from helpers.networks import TWO_LAYERS
 from helpers.pictures import Cell, colour_cells, ingested, inputs, put_shards
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
@@ -30,8 +31,8 @@ def train(store: LocalStore, ingest: Manifest, **changes: Any) -> Manifest:
     augment = Draft(store, inputs("augment"))
     put_shards(augment, "train", 24)
     shards = augment.commit(**augment_facts(24))
-    untrained = {} if "ensemble_of" in changes else {"head_units": (8,), "fine_tuning": {"epochs": 0}}
-    config = ResolvedTrainConfig.model_validate(untrained | changes)
+    untrained = {"backbone": TWO_LAYERS, "head_units": (8,), "fine_tuning": {"epochs": 0}}
+    config = ResolvedTrainConfig.model_validate(changes if "ensemble_of" in changes else untrained | changes)
     parents = Parents(store, {"ingest": ingest, "augment": shards})
     document = config.model_dump(mode="json") | {"data": ingest.digest}
     return run(parents, config, Draft(store, inputs("train", config=document)))
@@ -46,6 +47,7 @@ def begun_from(made: Manifest) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_layers")
 def test_images_that_came_through_other_runs_are_counted(store: LocalStore) -> None:
     one = data(store, "one", CELLS[:24], CELLS[24:30], CELLS[30:])
     shifted = data(store, "shifted", CELLS[12:], CELLS[:4], CELLS[4:12])
