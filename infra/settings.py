@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     """Folder with local copies of the objects of a store in S3; processes share it."""
     staging_bytes: int = Field(default=20 * 2**30, ge=0)
     """Size limit of that folder, in bytes; copies in use are kept even beyond it."""
+    stat_cache_dir: Path = Path("~/.cache/hemaflow/stat_cache")
+    """Folder of the database of checksums: data files that did not change are not read again to hash them."""
+    stat_cache_bytes: int = Field(default=2**30, ge=0)
+    """Size limit of that database, in bytes; a file takes about 90 and the length of its name."""
     s3_timeout_seconds: float = Field(default=60.0, gt=0)
     """Timeout of a request to S3 without a received byte, after which it is retried."""
     lease_seconds: float = Field(default=30.0, ge=0)

@@ -18,6 +18,7 @@ from hemaflow.flows.runs.find import find_run
 from hemaflow.flows.runs.leaderboard import Member
 from hemaflow.flows.runs.record import runs as run_records
 from hemaflow.infra.settings import current_settings
+from hemaflow.infra.stat_database import forget_all
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.open import open_store as open_store_at
 from hemaflow.tasks.model.backbones import BACKBONES, Backbone
@@ -36,6 +37,7 @@ def run(
     from_stage: str = "",
     until_stage: str = "submit",
     of_run: str = "",
+    rehash: bool = False,
     progress: bool = True,
 ) -> Run:
     """Run the pipeline and return the run; what is complete is reused.
@@ -50,6 +52,7 @@ def run(
         from_stage: Compute this stage and all after it again.
         until_stage: Stop after this stage.
         of_run: Use this run's results as they are.
+        rehash: Read all data files again; else those that look unchanged count as unchanged.
         progress: Show the progress, in a notebook or on stderr.
 
     Raises:
@@ -65,6 +68,8 @@ def run(
     """
     request = _request(data, recipe, set, store, from_stage, until_stage, of_run)
     settings = current_settings()
+    if rehash:
+        forget_all(settings)
     engine = open_engine(request, settings)
     with observer_for(sys.stderr if progress else None) as observer:
         record = carry_out(request, engine, observer, settings)
@@ -80,6 +85,7 @@ def plan(
     from_stage: str = "",
     until_stage: str = "submit",
     of_run: str = "",
+    rehash: bool = False,
 ) -> list[Decision]:
     """Return what `run` would do with each stage, and why; nothing is written.
 
@@ -90,7 +96,10 @@ def plan(
         ['run', 'run', 'run', 'run', 'run']
     """
     request = _request(data, recipe, set, store, from_stage, until_stage, of_run)
-    return open_engine(request, current_settings()).plan()
+    settings = current_settings()
+    if rehash:
+        forget_all(settings)
+    return open_engine(request, settings).plan()
 
 
 def compare(

@@ -29,6 +29,7 @@ from hemaflow.flows.runs.formatting import duration
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.errors import ConfigError, HemaflowError, nearest
 from hemaflow.infra.settings import current_settings
+from hemaflow.infra.stat_database import forget_all
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.report.notes import note
 
@@ -85,6 +86,13 @@ ConfigOf = Annotated[
     ),
 ]
 
+Rehash = Annotated[
+    bool,
+    typer.Option(
+        "--rehash", help="Read all data files again; else those that look unchanged count as unchanged."
+    ),
+]
+
 
 @app.command()
 def run(
@@ -96,12 +104,15 @@ def run(
     until_stage: Until = "",
     only_stage: Only = "",
     of_run: Of = "",
+    rehash: Rehash = False,
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
     """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
     request = _request(data, recipe, config_of, changes, from_stage, until_stage, only_stage, of_run, store)
     settings = current_settings()
+    if rehash:
+        forget_all(settings)
     engine = open_engine(request, settings)
     with ConsoleObserver(err) as observer:
         record = carry_out(request, engine, observer, settings)
@@ -158,12 +169,16 @@ def plan(
     until_stage: Until = "",
     only_stage: Only = "",
     of_run: Of = "",
+    rehash: Rehash = False,
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
     """Say what would run, what would be reused, and why. Nothing is written."""
     request = _request(data, recipe, config_of, changes, from_stage, until_stage, only_stage, of_run, store)
-    engine = open_engine(request, current_settings())
+    settings = current_settings()
+    if rehash:
+        forget_all(settings)
+    engine = open_engine(request, settings)
     decisions = engine.plan()
     estimates = engine.estimates(decisions, request.recipe)
     if as_json:

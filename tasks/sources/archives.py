@@ -142,6 +142,12 @@ def _read_header(file: IO[bytes]) -> tuple[Header, int]:
     return Header(shape, dtype), file.tell()
 
 
+def require_zip(path: Path) -> None:
+    """Raise DataError where a file is cut off or no zip; its directory is not read."""
+    if not zipfile.is_zipfile(path):
+        raise broken_archive(path, zipfile.BadZipFile("File is not a zip file"))
+
+
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Open an archive for reading. Raises DataError where it is cut off or no zip."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
 from hemaflow.tasks.core.facts import Split
-from hemaflow.tasks.sources.images import Decoded
+from hemaflow.tasks.sources.images import Decoded, Unreadable
 
 
 class Finding(NamedTuple):
@@ -87,6 +88,19 @@ class Source(ABC):
         """
         return Decoded(self.read(ref))
 
+    def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
+        """Return what identifies the content of each picture: uint8[len(refs), 32].
+
+        Pictures of one identity decode to the same pixels and notes, in this source and in others of its
+        kind; a name is no part of it. Call it once, after `scan`, for all pictures that matter.
+
+        This one decodes every picture. Sources that can tell more cheaply override it.
+
+        Raises:
+            DataError: A part of the data cannot be read.
+        """
+        return as_identities(b"".join(_decoded_sha256(self, ref) for ref in refs))
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Close the files that are open."""
 
@@ -97,6 +111,21 @@ class Source(ABC):
     def __exit__(self, *_: object) -> None:
         """Close the files that are open."""
         self.close()
+
+
+def as_identities(sha256s: bytes | bytearray) -> NDArray[np.uint8]:
+    """Return SHA-256s, 32 bytes each, as uint8[N, 32]."""
+    return np.frombuffer(sha256s, np.uint8).reshape(-1, 32)
+
+
+def _decoded_sha256(source: Source, ref: str) -> bytes:
+    try:
+        pixels, notes = source.decode(ref)
+    except Unreadable as error:
+        return hashlib.sha256(f"unreadable {error}".encode()).digest()
+    total = hashlib.sha256(f"{pixels.shape} {notes}".encode())
+    total.update(np.ascontiguousarray(pixels).data)
+    return total.digest()
 
 
 def require_classes(classes: list[str], name: str, findings: Sequence[Finding] = ()) -> list[str]:

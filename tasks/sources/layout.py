@@ -12,8 +12,9 @@ which was taken; where neither is likely enough, DataError asks.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
@@ -63,6 +64,14 @@ class _Reading(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
+class _Place(NamedTuple):
+    """What the pictures of a folder are: the fields of Item that they share."""
+
+    class_name: str
+    split: Split | Literal[""]
+    fold: int | None
+
+
 def split_of(folder: str) -> Split | Literal[""]:
     """Return the split that a folder's name stands for; "" for none."""
     numbered = _NUMBERED.fullmatch(folder)
@@ -94,54 +103,84 @@ def scan_class_folders(
         DataError: There is nothing to learn from, or the folders mean two things.
     """
     found = list(findings)
+    hidden: dict[str, bool] = {}
     seen: list[str] = []
     for file in files:
-        if _is_hidden(file):
+        folder, _, last = file.rpartition("/")
+        if folder not in hidden:
+            hidden[folder] = any(map(_is_hidden, PurePosixPath(folder).parts))
+        if hidden[folder] or _is_hidden(last):
             found.append(
                 Finding("ignored-file", [file], "left out", "hidden, or made by an operating system")
             )
-        elif PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
+        elif last[last.rfind(".") :].lower() not in IMAGE_SUFFIXES:
             found.append(Finding("ignored-file", [file], "left out", "not named .jpg, .jpeg or .png"))
-        else:
+        elif not seen or seen[-1] != file:  # archives may hold a name twice
             seen.append(file)
-    depth = _wrapper_depth([PurePosixPath(file).parts for file in seen])
-    below = {file: PurePosixPath(file).parts[depth:] for file in seen}
-    reading = _read([parts for parts in below.values() if len(parts) > 1], name)
+    # What a picture is depends on its folder alone, and there are fewer folders than pictures.
+    paths = {
+        folder: PurePosixPath(folder).parts
+        for folder in dict.fromkeys(file.rpartition("/")[0] for file in seen)
+    }
+    depth = _wrapper_depth(list(paths.values()))
+    reading = _read([parts[depth:] for parts in paths.values() if len(parts) > depth], name)
     found += reading.findings
+    places = _places(paths, depth, reading)
     items: list[Item] = []
-    for file, parts in below.items():
-        if len(parts) < 2 + max(reading.class_at, reading.split_at, reading.fold_at):
+    for file in seen:
+        place = places.get(file.rpartition("/")[0])
+        if place is None:
             found.append(Finding("ignored-file", [file], "left out", "in no folder of a class"))
-            continue
-        split = split_of(parts[reading.split_at]) if reading.split_at >= 0 else ""
-        items.append(Item(file, class_name(parts[reading.class_at]), split))
-    if reading.fold_at >= 0:
-        numbers = {item.ref: _fold_number(below[item.ref][reading.fold_at]) for item in items}
-        order = {number: place for place, number in enumerate(sorted(set(numbers.values())))}
-        items = [item._replace(fold=order[numbers[item.ref]]) for item in items]
-    if len({item.split for item in items}) < 2:  # one split alone divides nothing
-        items = [item._replace(split="") for item in items]
-    classes = sorted({item.class_name for item in items})
+        else:
+            items.append(Item(file, *place))
+    classes = {place.class_name for place in places.values()}
     level = depth + reading.class_at
     for folder in sorted(set(folders)):
         parts = PurePosixPath(folder).parts
-        if len(parts) == level + 1 and not _is_hidden(folder) and class_name(parts[-1]) not in classes:
+        if len(parts) != level + 1 or any(map(_is_hidden, parts)):
+            continue
+        if class_name(parts[-1]) not in classes:
             reason = "no image in this folder: the class is left out"
             found.append(Finding("empty-class", [folder], "left out", reason))
-    found += _spellings(PurePosixPath(item.ref).parts[level] for item in items)
-    return Scan(require_classes(classes, name, found), items, found)
+    found += _spellings(paths[folder][level] for folder in places)
+    return Scan(require_classes(sorted(classes), name, found), items, found)
+
+
+def _places(paths: Mapping[str, Parts], depth: int, reading: _Reading) -> dict[str, _Place]:
+    """Return what the pictures of each folder are; folders of no class are left out.
+
+    Args:
+        paths: The folders that hold pictures, each with its parts.
+        depth: How many leading folders wrap all pictures.
+        reading: What the folders below mean.
+    """
+    below = {folder: parts[depth:] for folder, parts in paths.items()}
+    least = 1 + max(reading.class_at, reading.split_at, reading.fold_at)
+    below = {folder: parts for folder, parts in below.items() if len(parts) >= least}
+    splits: dict[str, Split | Literal[""]] = dict.fromkeys(below, "")
+    if reading.split_at >= 0:
+        splits = {folder: split_of(parts[reading.split_at]) for folder, parts in below.items()}
+    if len(set(splits.values())) < 2:  # one split alone divides nothing
+        splits = dict.fromkeys(below, "")
+    folds: dict[str, int | None] = dict.fromkeys(below)
+    if reading.fold_at >= 0:
+        numbers = {folder: _fold_number(parts[reading.fold_at]) for folder, parts in below.items()}
+        order = {number: place for place, number in enumerate(sorted(set(numbers.values())))}
+        folds = {folder: order[number] for folder, number in numbers.items()}
+    return {
+        folder: _Place(sys.intern(class_name(parts[reading.class_at])), splits[folder], folds[folder])
+        for folder, parts in below.items()
+    }
 
 
 def _read(paths: Sequence[Parts], name: str) -> _Reading:
-    """Tell what the folders of images mean, given the paths below the wrapper, one folder at least."""
-    deep = [parts for parts in paths if len(parts) > 2]
+    """Tell what the folders of images mean, given their paths below the wrapper, one folder at least."""
+    deep = [parts for parts in paths if len(parts) > 1]
     tops, seconds = {parts[0] for parts in paths}, {parts[1] for parts in deep}
-    by_top: dict[str, set[str]] = defaultdict(set)
-    for parts in deep:
-        by_top[parts[0]].add(parts[1])
-    splits = {top for top in tops if split_of(top)}
+    split = {folder: split_of(folder) for folder in tops | seconds}
+    splits = {top for top in tops if split[top]}
     is_folds = len(tops) > 1 and all(_FOLD.fullmatch(top) for top in tops)
-    is_splits = splits == tops and len({split_of(top) for top in tops}) > 1
+    is_splits = splits == tops and len({split[top] for top in tops}) > 1
     if not deep and (is_folds or is_splits):
         raise DataError(
             "The folders are called like splits or folds, and hold no folders of classes.",
@@ -156,12 +195,13 @@ def _read(paths: Sequence[Parts], name: str) -> _Reading:
         return _Reading(class_at=1, fold_at=0)
     if is_splits or (deep and splits == tops and len(tops) > 1):
         return _Reading(class_at=1, split_at=0, findings=_unusual_splits(tops))
-    if len({split_of(top) for top in splits & by_top.keys()}) > 1:
+    if len({split[parts[0]] for parts in deep} - {""}) > 1:
         raise _mixed(splits, tops - splits, name)
-    if len(deep) == len(paths) and len({split_of(second) for second in seconds} - {""}) > 1:
-        if all(split_of(second) for second in seconds):
+    if len(deep) == len(paths) and len({split[second] for second in seconds} - {""}) > 1:
+        if all(split[second] for second in seconds):
             return _Reading(class_at=0, split_at=1, findings=_unusual_splits(seconds))
-    shared = {second for second in seconds if sum(second in below for below in by_top.values()) > 1}
+    num_tops = Counter(second for _, second in {parts[:2] for parts in deep})
+    shared = {second for second, num in num_tops.items() if num > 1}
     if len(shared) > 1:
         reason = (
             f"several of them hold the folders {_listed(shared)}; if those are the classes, put them at the "
@@ -233,19 +273,22 @@ def _fold_number(folder: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _is_hidden(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return any(part.startswith((".", "__MACOSX")) or part in ("Thumbs.db", "desktop.ini") for part in parts)
+def _is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is hidden, or made by an operating system."""
+    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
 
 
-def _wrapper_depth(paths: Sequence[Parts]) -> int:
+def _wrapper_depth(folders: Sequence[Parts]) -> int:
     """Return how many leading folders all images share before the classes begin.
 
     Images that lie in a wrapper itself are of no class, and do not count.
+
+    Args:
+        folders: The folders that hold images.
     """
     depth = 0
     while True:
-        paths = [parts for parts in paths if len(parts) > depth + 1]
-        if not paths or len({parts[depth] for parts in paths}) > 1 or min(map(len, paths)) < depth + 3:
+        folders = [parts for parts in folders if len(parts) > depth]
+        if not folders or len({parts[depth] for parts in folders}) > 1 or min(map(len, folders)) < depth + 2:
             return depth
         depth += 1

@@ -10,8 +10,10 @@ N names of classes.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +24,11 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
-from hemaflow.infra.store.base import file_sha256
+from hemaflow.infra.stat_cache import StatCache
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.sources.archives import array_header, array_names, open_zip, read_array, stream_rows
-from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, require_classes
+from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, as_identities, require_classes
 from hemaflow.tasks.sources.layout import class_name
 from hemaflow.tasks.sources.registry import SOURCES
 
@@ -56,34 +58,40 @@ class _Part(NamedTuple):
 
 @SOURCES.register("npz")
 class NpzSource(Source):
-    """The images of an npz, row by row."""
+    """The images of an npz, row by row.
+
+    Args:
+        path: The file. Its images are unpacked when the first of them is read.
+        settings: Where SHA-256s are recorded; None for nowhere.
+    """
 
     form = "an .npz with images and labels, or of a data set of MedMNIST"
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
+    def __init__(self, path: Path, settings: Settings | None = None) -> None:
+        self.path, self.name, self._settings = path, path.name, settings
         with open_zip(path) as archive:
             self._parts = self._check(archive)
         self._spools: list[IO[bytes]] = []
         self._pixels: dict[str, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:
         """See Source."""
         path = Path(data).expanduser()
-        return NpzSource(path) if path.is_file() and path.suffix.lower() == ".npz" else None
+        is_npz = path.is_file() and path.suffix.lower() == ".npz"
+        return NpzSource(path, settings) if is_npz else None
 
     def content_digest(self) -> str:
-        """See Source."""
-        return file_sha256(self.path)
+        """See Source: the SHA-256 of the file."""
+        with StatCache(self._settings) as cache:
+            return cache.file_sha256(self.path)
 
     def scan(self) -> Scan:
         """See Source."""
         with open_zip(self.path) as archive:
             labels = {part: self._labels(archive, part) for part in self._parts}
             given = self._given_names(archive)
-            for part in self._parts:
-                self._pixels[part.split] = self._unpacked(archive, part)
         names, findings = self._names(given, [array for array in labels.values() if array.dtype.kind != "U"])
         items: list[Item] = []
         for part, array in labels.items():
@@ -93,13 +101,33 @@ class NpzSource(Source):
         present = sorted({item.class_name for item in items})
         return Scan(require_classes(present, self.name), items, findings)
 
+    def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
+        """See Source: the SHA-256 of shape and pixels of each row, kept for the file as it is."""
+        with StatCache(self._settings) as cache:
+            of_refs = hashlib.sha256("\0".join(refs).encode()).hexdigest()
+            name = f"npz {cache.file_sha256(self.path)} {of_refs}"
+            found = cache.derived(name)
+            if not found:
+                found = b"".join(_row_sha256(self._row(ref)) for ref in refs)
+                cache.keep_derived(name, found)
+        return as_identities(found)
+
     def read(self, ref: str) -> NDArray[np.uint8]:
-        """See Source."""
-        split, _, row = ref.rpartition("/") if "/" in ref else ("", "", ref.removeprefix("row "))
-        pixels = self._pixels[split][int(row)]
+        """See Source. Raises DataError where the images are damaged."""
+        pixels = self._row(ref)
         if pixels.ndim == 3 and pixels.shape[2] == 3:
             return np.array(pixels)
         return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+
+    def _row(self, ref: str) -> NDArray[np.uint8]:
+        split, _, row = ref.rpartition("/") if "/" in ref else ("", "", ref.removeprefix("row "))
+        with self._lock:
+            if split not in self._pixels:
+                with open_zip(self.path) as archive:
+                    (part,) = (part for part in self._parts if part.split == split)
+                    self._pixels[split] = self._unpacked(archive, part)
+        pixels: NDArray[np.uint8] = self._pixels[split][int(row)]
+        return pixels
 
     def close(self) -> None:
         """See Source."""
@@ -230,3 +258,9 @@ class NpzSource(Source):
             where=str(self.path),
             remedy="Save it again with numpy.savez_compressed(path, images=…, labels=…, classes=…).",
         )
+
+
+def _row_sha256(pixels: NDArray[np.uint8]) -> bytes:
+    total = hashlib.sha256(f"{pixels.shape}".encode())
+    total.update(np.ascontiguousarray(pixels).data)
+    return total.digest()

@@ -18,7 +18,7 @@ class S3Source(FolderSource):
         from hemaflow.infra.store.s3_folder import S3Folder  # boto3 takes its time to load
 
         self._folder = S3Folder(url, settings)
-        super().__init__(self._folder.path)
+        super().__init__(self._folder.path, settings)
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:

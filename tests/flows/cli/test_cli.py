@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import hemaflow as api
 from hemaflow.flows.cli import main
 from hemaflow.flows.config.recipes import RECIPES
 from hemaflow.flows.runs.record import RunRecord
+from hemaflow.infra import stat_cache
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.model.backbones import BACKBONES
 
@@ -113,6 +116,24 @@ def test_plan_says_what_would_run_and_why(hemaflow: object, tmp_path: Path) -> N
     document = json.loads(hemaflow("plan", "--json").out)  # type: ignore[operator]
     assert [stage["state"] for stage in document["stages"]] == ["run"] * 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_look_unchanged_are_read_again_where_that_is_asked_for(
+    hemaflow: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEMAFLOW_STAT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(stat_cache, "RACY_NANOSECONDS", 0)
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "1.png").write_bytes(b"a picture")
+    time.sleep(0.03)  # Linux counts the times of files in steps of 10 ms at most
+    read: list[str] = []
+    hashed = stat_cache._hashed
+    monkeypatch.setattr(stat_cache, "_hashed", lambda path, *rest: read.append(path) or hashed(path, *rest))
+    for arguments, num_read in (((), 1), ((), 1), (("--rehash",), 2), ((), 2)):
+        assert hemaflow("plan", "--data", str(tmp_path / "data"), *arguments).code == 0
+        assert len(read) == num_read
+    assert len(api.plan(tmp_path / "data", rehash=True)) == 5
+    assert len(read) == 3
 
 
 def test_recipes_are_listed_and_shown(hemaflow: object) -> None:
