@@ -27,6 +27,14 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("default")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _stat_cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the files of the tests out of the user's own cache of checksums."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HEMAFLOW_STAT_CACHE_DIR", str(tmp_path_factory.mktemp("stat_cache")))
+        yield
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     """An empty store in a local folder."""

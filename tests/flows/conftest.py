@@ -29,7 +29,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEMAFLOW_"))
     }
     own = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PYTHONPATH": str(ROOT)}
-    return {**kept, **own, "HEMAFLOW_WORKERS": "1"}
+    cache = os.environ["HEMAFLOW_STAT_CACHE_DIR"]
+    return {**kept, **own, "HEMAFLOW_STAT_CACHE_DIR": cache, "HEMAFLOW_WORKERS": "1"}
 
 
 @pytest.fixture(scope="session")
