@@ -1,8 +1,8 @@
 """Has every Python process of a run write down which functions of hemaflow run, stage by stage.
 
-Python imports this at its start where this folder is on PYTHONPATH. `CODE_TRACE` names a folder that gets a file
-for each process, with a line for each function: stage, file, first line, name, file of the caller. What runs
-while a module is imported is left out. Outside of a job, the stage is "".
+Python imports this at its start where this folder is on PYTHONPATH. `CODE_TRACE` names a folder that gets a
+file for each process, with a line for each function: stage, file, first line, name, file of the caller. What
+runs while a module is imported is left out. Outside of a job, the stage is "".
 """
 
 from __future__ import annotations
