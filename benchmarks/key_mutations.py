@@ -4,9 +4,9 @@
 
 Runs every recipe on a few drawn cells, with the layers of its policy, the hand-built network and one epoch,
 and one run with options that no recipe has. Every function of hemaflow that runs in a stage must be in the
-stage's key or in the declared transport. Then edits are drawn at random among the functions that ran, one at a
-time in a copy of the code: another constant, operator or order of arguments, a negated condition, a statement
-left out. Each must change the key of the stage that the function ran in.
+stage's key or in the declared transport. Then edits are drawn at random among the functions that ran, one at
+a time in a copy of the code: another constant, operator or order of arguments, a negated condition, a
+statement left out. Each must change the key of the stage that the function ran in.
 
 Prints a line for each run, one for each edit that no key shows, and both sums; returns 1 where something is
 missed.
@@ -81,6 +81,7 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
 }
 Edit = tuple[str, Callable[[], None]]
 """What an edit does, in words, and the function that does it to the tree."""
+NOTHING: Edit = ("", lambda: None)
 
 
 class Watched(NamedTuple):
@@ -164,7 +165,7 @@ def missed(watched: Sequence[Watched], num_edits: int, seed: int, folder: Path) 
         executed, inputs = drawn.choice(watched)
         tree = ast.parse(files[executed.file])
         function = _function(tree, executed.line)
-        what, apply = drawn.choice(list(edits(function)) if function else [("", int)])
+        what, apply = drawn.choice([NOTHING, *(edits(function) if function else ())])
         if not what or (executed.file, what) in done:
             continue
         done.add((executed.file, what))
