@@ -155,6 +155,7 @@ class Engine:
                 self._source_kind = kind_of(source)
         self._complete: dict[StageName, list[Manifest]] = {}
         self._code: dict[StageName, Fingerprint] = {}
+        self._kinds_of: dict[StageName, tuple[str, ...]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
         """Return the config of one stage."""
@@ -244,8 +245,10 @@ class Engine:
         """Return the kinds of what a stage reads by a path: the data source, and what its config names."""
         if name in self.pins.manifests:
             return self.pins.manifests[name].inputs.names
-        own = () if STAGES[name].parents else (self._source_kind,)
-        return tuple(sorted({*own, *self.stage_config(name).kinds_named()}))
+        if name not in self._kinds_of:
+            own = () if STAGES[name].parents else (self._source_kind,)
+            self._kinds_of[name] = tuple(sorted({*own, *self.stage_config(name).kinds_named()}))
+        return self._kinds_of[name]
 
     def _why_after(self, name: StageName, running: list[StageName]) -> str:
         """Return why a stage runs whose parents run first; its own changes are named where there are any."""
