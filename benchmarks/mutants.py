@@ -58,8 +58,7 @@ MUTANTS = (
     # Keys: what a result is remembered by
     Mutant(
         "the key forgets the config", "key", "infra/results/manifest.py",
-        'return digest(self.model_dump(mode="json"))',
-        'return digest(self.model_dump(mode="json", exclude={"config"}))',
+        'exclude=set() if self.names else {"names"}', 'exclude={"config"}',
         ("tests/infra/results/test_draft.py", "tests/flows/engine/test_engine.py"),
     ),
     Mutant(
@@ -68,9 +67,24 @@ MUTANTS = (
         ("tests/flows/engine/test_engine.py", "tests/flows/runs/test_why.py"),
     ),
     Mutant(
-        "the key forgets the code of imported modules", "key", "infra/results/fingerprint.py",
-        "waiting += imported\n", "waiting += imported[:0]\n",
+        "the key forgets the code of imported modules", "key", "infra/results/code/reach.py",
+        "            self._reach(*target, attribute)\n", "",
         ("tests/infra/results/test_fingerprint.py",),
+    ),
+    Mutant(
+        "the key forgets what functions import themselves", "key", "infra/results/code/reach.py",
+        "for target in code.imports:", "for target in ():",
+        ("tests/infra/results/test_fingerprint.py",),
+    ),
+    Mutant(
+        "the key forgets a statement that is there for its effect", "key", "infra/results/code/reach.py",
+        "return touched if touched or not statement.is_bare else None", "return touched",
+        ("tests/infra/results/test_fingerprint.py",),
+    ),
+    Mutant(
+        "the key forgets the rows that the config names", "key", "flows/engine/engine.py",
+        "words(config).union(names)", "set(names)",
+        ("tests/flows/engine/test_code_changes.py",),
     ),
     Mutant(
         "a child is keyed by its parent's key, not by its content", "key", "flows/engine/engine.py",

@@ -7,8 +7,9 @@
 
 Lists that a person sees (`--help`, errors, tables) are made from the registry. A registry that names a
 package imports all modules of that package when it is first read, so that adding a kind is adding a file. The
-module that owns such a registry declares the package in its constant `CODE_PACKAGES`, which makes those
-modules part of the code of whoever imports it (`infra/results/fingerprint.py`).
+module that owns such a registry declares the package in its constant `CODE_PACKAGES`: so the entries count in
+the keys of stages that read the registry. If it is read by names of the config only, `CODE_TABLES` declares
+the registry, and an entry counts only where it is named (`infra/results/fingerprint.py`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The same `decide` serves `hemaflow plan`, which stops there, and the flow, which
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -16,12 +16,12 @@ from hemaflow.flows.runs.record import KnownRuns
 from hemaflow.flows.runs.why import causes, explain, in_short
 from hemaflow.infra.errors import StoreError, UserError
 from hemaflow.infra.results.draft import Draft, Progress, silent
-from hemaflow.infra.results.fingerprint import Fingerprint, code_fingerprint, library_versions
+from hemaflow.infra.results.fingerprint import Fingerprint, code_fingerprint, library_versions, words
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store, in_parallel
 from hemaflow.tasks.core.stage import StageConfig
-from hemaflow.tasks.sources.registry import open_source
+from hemaflow.tasks.sources.registry import kind_of, open_source
 
 MAX_COMPARED = 64
 """How many earlier results of a stage a new key is compared with, the newest."""
@@ -152,8 +152,10 @@ class Engine:
         else:
             with open_source(data, settings) as source:
                 self.source_sha256 = source.content_digest()
+                self._source_kind = kind_of(source)
         self._complete: dict[StageName, list[Manifest]] = {}
         self._code: dict[StageName, Fingerprint] = {}
+        self._kinds_of: dict[StageName, tuple[str, ...]] = {}
 
     def stage_config(self, stage: StageName) -> StageConfig:
         """Return the config of one stage."""
@@ -223,19 +225,30 @@ class Engine:
         return Decision(name, "reuse", f"pinned to run {run}{although}", manifest.inputs, manifest)
 
     def _inputs(self, name: StageName, parents: dict[str, str]) -> KeyInputs:
+        config, names = self.stage_config(name).key_document(), self._kinds(name)
         return KeyInputs(
             stage=name,
-            config=self.stage_config(name).key_document(),
+            config=config,
             parents=parents or {"source": self.source_sha256},
-            code=self._code_of(name),
+            code=self._code_of(name, words(config).union(names)),
             libraries=self._libraries[name],
+            names=names,
         )
 
-    def _code_of(self, name: StageName) -> Fingerprint:
+    def _code_of(self, name: StageName, names: Collection[str]) -> Fingerprint:
         """Return a stage's code as this engine first saw it: one plan asks often."""
         if name not in self._code:
-            self._code[name] = code_fingerprint(STAGES[name].module_name)
+            self._code[name] = code_fingerprint(STAGES[name].module_name, names)
         return self._code[name]
+
+    def _kinds(self, name: StageName) -> tuple[str, ...]:
+        """Return the kinds of what a stage reads by a path: the data source, and what its config names."""
+        if name in self.pins.manifests:
+            return self.pins.manifests[name].inputs.names
+        if name not in self._kinds_of:
+            own = () if STAGES[name].parents else (self._source_kind,)
+            self._kinds_of[name] = tuple(sorted({*own, *self.stage_config(name).kinds_named()}))
+        return self._kinds_of[name]
 
     def _why_after(self, name: StageName, running: list[StageName]) -> str:
         """Return why a stage runs whose parents run first; its own changes are named where there are any."""

@@ -21,7 +21,7 @@ from hemaflow.flows.engine.execute import with_retries
 from hemaflow.flows.engine.worker_process import Job, StageWorker
 from hemaflow.flows.runs.record import RunRecord, StageRecord
 from hemaflow.infra.results.draft import Draft, Progress, silent
-from hemaflow.infra.results.fingerprint import code_fingerprint, library_versions
+from hemaflow.infra.results.fingerprint import code_fingerprint, library_versions, words
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
@@ -48,11 +48,12 @@ class ExtraResult:
 
     def inputs(self) -> KeyInputs:
         """Return what its key is made of."""
+        config = self.config.key_document()
         return KeyInputs(
             stage=self.name,
-            config=self.config.key_document(),
+            config=config,
             parents={parent: manifest.digest for parent, manifest in self.parents.items()},
-            code=code_fingerprint(f"hemaflow.tasks.review.{self.name}"),
+            code=code_fingerprint(f"hemaflow.tasks.review.{self.name}", words(config)),
             libraries=library_versions(self.libraries),
         )
 

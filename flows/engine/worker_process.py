@@ -31,7 +31,7 @@ from pathlib import Path
 
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft, Progress, silent
-from hemaflow.infra.results.fingerprint import ROOT, code_fingerprint
+from hemaflow.infra.results.fingerprint import ROOT, code_fingerprint, words
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.core.stage import Parents, StageConfig
@@ -80,7 +80,8 @@ class Job:
         parents = Parents(store, self.manifests, self.data)
         draft = Draft(store, self.inputs, progress, self.replaces)
         function = getattr(importlib.import_module(self.module), self.function)
-        if self.inputs.code and self.inputs.code != code_fingerprint(self.module):
+        names = words(self.inputs.config).union(self.inputs.names)
+        if self.inputs.code and self.inputs.code != code_fingerprint(self.module, names):
             raise StageError(
                 f"The code of {self.inputs.stage} changed after the run began: its result would be kept "
                 "under the key of the former code.",

@@ -57,6 +57,8 @@ def causes(old: KeyInputs, new: KeyInputs) -> Iterator[str]:
     of_both = {field: values for field, values in changes.items() if None not in values}
     for field, (before, now) in (of_both if other_version or of_both else changes).items():
         yield f"{new.stage}.{field} {_short(before)} → {_short(now)}"
+    if old.names != new.names:
+        yield f"the kind of the data {', '.join(old.names) or 'unknown'} → {', '.join(new.names)}"
     for parent in sorted(old.parents.keys() | new.parents.keys()):
         if old.parents.get(parent) != new.parents.get(parent):
             yield "the data changed" if parent == "source" else f"the result of {parent} changed"

@@ -55,11 +55,14 @@ class KeyInputs(BaseModel):
     )
     code: dict[str, dict[str, str]] = Field(description="File → definition → SHA-256 of its code.")
     libraries: dict[str, str] = Field(description="Distribution → version.")
+    names: tuple[str, ...] = Field(
+        default=(), description="What rows of tables are named by beside the config: the kind of a source."
+    )
 
     @cached_property
     def key(self) -> str:
         """The stage key: SHA-256 of the canonical JSON of all the above."""
-        return digest(self.model_dump(mode="json"))
+        return digest(self.model_dump(mode="json", exclude=set() if self.names else {"names"}))
 
 
 class Manifest(BaseModel):

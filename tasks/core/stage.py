@@ -94,6 +94,10 @@ class StageConfig(BaseModel):
             name: group.key_document() for name, group in groups.items() if isinstance(group, StageConfig)
         }
 
+    def kinds_named(self) -> tuple[str, ...]:
+        """Return the kinds of what this config names by a path: rows of tables that its words do not name."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Parents:

@@ -12,6 +12,7 @@ from hemaflow.tasks.core.stage import OnlyWith, StageConfig
 from hemaflow.tasks.ingest.reference_set import (
     absolute,
     check_reference,
+    reference_kinds,
     reference_sha256,
     result_key,
 )
@@ -96,6 +97,10 @@ class ResolvedIngestConfig(IngestConfig):
 
     reference_sha256: str = ""
     """SHA-256 of the content of the reference; empty where there is none."""
+
+    def kinds_named(self) -> tuple[str, ...]:
+        """Return the kind of the reference, where it is a data source. Raises DataError."""
+        return reference_kinds(self.reference, current_settings())
 
     def key_document(self) -> dict[str, object]:
         """Return what enters the key: of a reference its content, not where it lies."""

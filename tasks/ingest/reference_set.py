@@ -26,7 +26,7 @@ from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
 from hemaflow.tasks.sources.images import Decoded
-from hemaflow.tasks.sources.registry import open_source
+from hemaflow.tasks.sources.registry import kind_of, open_source
 
 RESULT = "ingest:"
 """Prefix of a reference that is a result of ingest."""
@@ -69,6 +69,14 @@ def reference_sha256(reference: str, settings: Settings) -> str:
             where=error.where,
             remedy=f"Check the path, or name a result of ingest with {RESULT}KEY.",
         ) from error
+
+
+def reference_kinds(reference: str, settings: Settings) -> tuple[str, ...]:
+    """Return the kind of the data source that a reference is; nothing for a result of ingest, or for none."""
+    if not reference or result_key(reference):
+        return ()
+    with open_source(reference, settings) as source:
+        return (kind_of(source),)
 
 
 def absolute(reference: str) -> str:

@@ -139,6 +139,7 @@ KERAS_CV: Mapping[str, Mapping[str, Factor]] = {
     },
 }
 """Layer → its factors. The code fills in others (value_range, target_size …)."""
+CODE_TABLES = ("KERAS_CV",)
 
 LAYERS: Mapping[str, Mapping[str, Factor]] = {
     **KERAS_CV,

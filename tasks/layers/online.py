@@ -127,6 +127,7 @@ ONLINE_LAYERS: Mapping[str, Mapping[str, Factor]] = {
     },
 }
 """Layer of `keras.layers` → its factors. Others (value_range, bins …) are fixed by the code."""
+CODE_TABLES = ("ONLINE_LAYERS",)
 
 NEEDS_ONE: Mapping[str, tuple[str, ...]] = {
     "RandomColorJitter": ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor"),

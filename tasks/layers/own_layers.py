@@ -53,6 +53,7 @@ class OwnLayer:
 
 OWN_LAYERS: Registry[OwnLayer] = Registry("layer")
 """Name of a layer → layer."""
+CODE_TABLES = ("OWN_LAYERS",)
 
 
 def _own_layer(name: str, **factors: Factor) -> Callable[[Builder], Builder]:

@@ -71,6 +71,7 @@ class Backbone:
 BACKBONES: Registry[Backbone] = Registry("backbone", "hemaflow.tasks.model.families")
 """Name, as `--set train.backbone=NAME` takes it → backbone."""
 CODE_PACKAGES = ("hemaflow.tasks.model.families",)
+CODE_TABLES = ("BACKBONES",)
 
 
 def check_backbone(name: str) -> str:

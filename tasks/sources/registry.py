@@ -20,6 +20,7 @@ from hemaflow.tasks.sources.base import Source
 
 SOURCES: Registry[type[Source]] = Registry("data source", "hemaflow.tasks.sources.kinds")
 CODE_PACKAGES = ("hemaflow.tasks.sources.kinds",)
+CODE_TABLES = ("SOURCES",)  # the kind of a source is in the key: kind_of
 
 
 def open_source(data: str, settings: Settings) -> Source:
@@ -38,6 +39,11 @@ def open_source(data: str, settings: Settings) -> Source:
         received=f"--data {data}" + ("" if Path(data).expanduser().exists() else " (no such file)"),
         remedy="Check the path, or try the drawn cells first: --data sample",
     )
+
+
+def kind_of(source: Source) -> str:
+    """Return the name of the kind of a source that `open_source` opened."""
+    return next(name for name, kind in SOURCES.items() if kind is type(source))
 
 
 def source_names() -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import ROOT, Done, Whole, run
+from helpers.executed import traced
 from helpers.results import Call
 from helpers.served import Server, draw_cells
 from helpers.shared import made_once, shared_stack
@@ -58,10 +59,14 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], cells: str) -> Whole:
-    """An undisturbed run of the command over the cells, and its store, which may be added to."""
+    """An undisturbed run of the command over the cells, and its store, which may be added to.
+
+    Beside the store, the folder `trace` says which functions of hemaflow ran in it.
+    """
 
     def make(folder: Path) -> None:
-        done = run(environment, LocalStore(folder / "store"), "--data", cells)
+        watched = traced(environment, folder / "trace")
+        done = run(watched, LocalStore(folder / "store"), "--data", cells)
         (folder / "done.json").write_text(json.dumps(done))
 
     folder = made_once(tmp_path_factory, "whole", make)

@@ -31,7 +31,12 @@ CONFIGS = [
     ("evaluate", "tta", ["none", "flips"]),
     ("submit", "tta", [True, False]),
 ]
-CODE = ["tasks/ingest/stage.py", "tasks/train/stage.py", "tasks/inference/views.py", "infra/results/draft.py"]
+CODE = [
+    "tasks/ingest/stage.py",
+    "tasks/train/stage.py",
+    "tasks/inference/views.py",
+    "infra/results/manifest.py",
+]
 
 
 @st.composite
@@ -82,10 +87,10 @@ def test_run_does_what_plan_said(history: list[dict[str, Any]]) -> None:
     once = functools.cache(code_fingerprint)  # the files of the checkout stay as they are
     edits: set[str] = set()
 
-    def edited(module: str) -> dict[str, dict[str, str]]:
+    def edited(module: str, names: set[str]) -> dict[str, dict[str, str]]:
         return {
             file: definitions | ({"edited": "1"} if file in edits else {})
-            for file, definitions in once(module).items()
+            for file, definitions in once(module, frozenset(names)).items()
         }
 
     engine_module.code_fingerprint = edited  # type: ignore[assignment]
