@@ -43,7 +43,7 @@ def near_groups(hashes: NDArray[np.uint64], max_bits: int) -> list[int]:
     connects.
 
     Args:
-        hashes: uint64[N, 4], N below 2^31.
+        hashes: uint64[N, 4], N at most 2^32.
         max_bits: 0..256. Above about 60 the time grows with N² (see the module).
     """
     if not len(hashes):
@@ -184,43 +184,47 @@ class _Linking:
             column: uint64[N], the bits of the part.
             radius: That of the part.
         """
-        is_first = np.ones(len(packed) + 1, bool)
-        is_first[1:-1] = (packed[1:] ^ packed[:-1]) > _LOWER
-        shares = ~(is_first[1:] & is_first[:-1])
-        members = (packed[shares] & _LOWER).astype(np.int64)
-        members, starts, sizes = self._unsettled(members, np.flatnonzero(is_first[:-1][shares]))
-        largest = int(sizes.max(initial=0))
-        if largest > LARGE_BUCKET:
-            for power in range(largest.bit_length()):
-                at = _with_another(starts, sizes, 1 << power)
-                self._link(members[at], members[at + (1 << power)])
-            members, starts, sizes = self._unsettled(members, starts)
-            is_large = sizes > LARGE_BUCKET
-            for start, size in zip(starts[is_large], sizes[is_large], strict=True):
-                self._link_large(members[start : start + size])
-            starts, sizes = starts[~is_large], sizes[~is_large]
-        bits = column[members]
-        for apart in range(1, int(sizes.max(initial=0))):
-            at = _with_another(starts, sizes, apart)
-            at = at[np.bitwise_count(bits[at] ^ bits[at + apart]) <= radius]
-            self._link(members[at], members[at + apart])
+        goes_on = np.zeros(len(packed), bool)  # whether the next hash is in the same bucket
+        goes_on[:-1] = (packed[1:] ^ packed[:-1]) <= _LOWER
+        if ((packed[LARGE_BUCKET:] ^ packed[:-LARGE_BUCKET]) <= _LOWER).any():
+            self._link_large(packed, goes_on)
+        at, apart = np.flatnonzero(goes_on), 1
+        while len(at):
+            one = (packed[at] & _LOWER).astype(np.int64)
+            other = (packed[at + apart] & _LOWER).astype(np.int64)
+            near = np.bitwise_count(column[one] ^ column[other]) <= radius
+            self._link(one[near], other[near])
+            at = at[goes_on[at + apart]]
+            apart += 1
 
-    def _unsettled(self, members: Places, starts: Places) -> tuple[Places, Places, Places]:
-        """Leave out buckets whose members are all of one group; return members, starts and sizes."""
-        if not len(starts):
-            return members, starts, starts
-        sizes = np.diff(starts, append=len(members))
-        labels = self.labels[members]
+    def _link_large(self, packed: NDArray[np.uint64], goes_on: NDArray[np.bool_]) -> None:
+        """Link the near duplicates in large buckets, and cut these out of goes_on.
+
+        Links some pairs first, each hash with the 1st, 2nd, 4th, … after it. That joins most of a dense
+        cluster, and leaves few hashes to compare with all others of their bucket.
+        """
+        sizes = np.diff(np.flatnonzero(~goes_on) + 1, prepend=0)
+        is_large = sizes > LARGE_BUCKET
+        in_large = np.repeat(is_large, sizes)
+        goes_on[in_large] = False
+        members, sizes = self._unsettled((packed[in_large] & _LOWER).astype(np.int64), sizes[is_large])
+        for power in range(int(sizes.max(initial=0)).bit_length()):
+            at = _with_another(sizes, 1 << power)
+            self._link(members[at], members[at + (1 << power)])
+        members, sizes = self._unsettled(members, sizes)
+        for bucket in np.split(members, np.cumsum(sizes)[:-1]) if len(sizes) else ():
+            _, group, counts = np.unique(self.labels[bucket], return_inverse=True, return_counts=True)
+            in_largest = group == np.argmax(counts)
+            ordered = np.concatenate([bucket[~in_largest], bucket[in_largest]])
+            self.link_in_blocks(ordered, int(np.count_nonzero(~in_largest)))
+
+    def _unsettled(self, members: Places, sizes: Places) -> tuple[Places, Places]:
+        """Leave out buckets that are all of one group; return the members and sizes of the others."""
+        if not len(sizes):
+            return members, sizes
+        labels, starts = self.labels[members], np.cumsum(sizes) - sizes
         is_mixed = np.minimum.reduceat(labels, starts) != np.maximum.reduceat(labels, starts)
-        members, sizes = members[np.repeat(is_mixed, sizes)], sizes[is_mixed]
-        return members, np.cumsum(sizes) - sizes, sizes
-
-    def _link_large(self, members: Places) -> None:
-        """Compare all members of a bucket but those of its largest group with each other."""
-        _, group, counts = np.unique(self.labels[members], return_inverse=True, return_counts=True)
-        in_largest = group == np.argmax(counts)
-        ordered = np.concatenate([members[~in_largest], members[in_largest]])
-        self.link_in_blocks(ordered, int(np.count_nonzero(~in_largest)))
+        return members[np.repeat(is_mixed, sizes)], sizes[is_mixed]
 
     def _link(self, one: Places, other: Places) -> None:
         """Join the groups of those pairs that are near duplicates."""
@@ -249,9 +253,9 @@ class _Linking:
         self.labels = self._root[self.labels]
 
 
-def _with_another(starts: Places, sizes: Places, apart: int) -> Places:
+def _with_another(sizes: Places, apart: int) -> Places:
     """Return the indices of members whose bucket has another member `apart` members after them."""
-    has = sizes > apart
+    starts, has = np.cumsum(sizes) - sizes, sizes > apart
     counts = sizes[has] - apart
     before = np.cumsum(counts) - counts
     indices: Places = np.arange(counts.sum()) + np.repeat(starts[has] - before, counts)
