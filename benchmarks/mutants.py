@@ -190,12 +190,12 @@ MUTANTS = (
     # Data: what may be learnt from what
     Mutant(
         "near duplicates cross a split", "leak", "tasks/ingest/splitting.py",
-        "members[group].append(index)", "members[index].append(index)",
+        "np.asarray(groups, np.int64), return_index", "np.arange(len(groups)), return_index",
         ("tests/tasks/ingest/test_splitting.py",),
     ),
     Mutant(
-        "near duplicates are looked for one bit too near", "leak", "tasks/ingest/cleaning.py",
-        "distance <= max_bits", "distance < max_bits",
+        "near duplicates are looked for one bit too near", "leak", "tasks/ingest/near_duplicates.py",
+        "distance <= self._max_bits\n", "distance < self._max_bits\n",
         ("tests/tasks/ingest/test_cleaning.py",),
     ),
     Mutant(

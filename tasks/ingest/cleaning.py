@@ -6,7 +6,7 @@ copies differ in a few bits.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.tasks.core.facts import Split
+from hemaflow.tasks.ingest.near_duplicates import near_groups
 from hemaflow.tasks.sources.base import Finding
 
 HASH_SIZE = 16
 """Side of the perceptual hash: 16 × 16 = 256 bits (imagehash.phash)."""
-BLOCK_ROWS = 512
-"""Number of hashes that are compared with all hashes at once; bounds the memory."""
 
 
 class Hashed(NamedTuple):
@@ -69,11 +68,16 @@ def clean(
     """
     findings: list[Finding] = []
     referred = {picture.sha256: picture for picture in reference}
+    num_copies = Counter(picture.sha256 for picture in pictures)
     copies: dict[str, list[Hashed]] = defaultdict(list)
     for picture in pictures:
-        copies[picture.sha256].append(picture)
+        if num_copies[picture.sha256] > 1:
+            copies[picture.sha256].append(picture)
     kept: list[Hashed] = []
-    for same in copies.values():
+    for picture in pictures:
+        same = copies.pop(picture.sha256, []) if num_copies[picture.sha256] > 1 else [picture]
+        if not same:  # met before
+            continue
         refs = [picture.ref for picture in same]
         classes = sorted({picture.class_name for picture in same})
         if same[0].sha256 in referred:
@@ -95,13 +99,16 @@ def clean(
                 others = [picture.ref for picture in same if picture is not first]
                 reason = f"the same pixels as {first.ref}"
                 findings.append(Finding("exact-duplicate", others, f"kept {first.ref} only", reason))
+    del num_copies
     groups = near_groups(
         np.array([picture.perceptual for picture in (*kept, *reference)]), near_duplicate_bits
     )
+    nearest = dict(zip(groups[len(kept) :], reference, strict=True))
+    sizes = np.bincount(np.array(groups, np.int64))
     members: dict[int, list[Hashed]] = defaultdict(list)
     for picture, group in zip(kept, groups, strict=False):  # those of the reference come after
-        members[group].append(picture)
-    nearest = dict(zip(groups[len(kept) :], reference, strict=True))
+        if sizes[group] > 1:
+            members[group].append(picture)
     for group, together in members.items():
         if group in nearest:
             reason = (
@@ -125,26 +132,3 @@ def _exact_reference_duplicate(same: Sequence[Hashed], of: Hashed) -> Finding:
     conflict = f", which is {of.class_name} and not {', '.join(others)}" if others else ""
     refs = [picture.ref for picture in same]
     return Finding("reference-duplicate", refs, "dropped all", f"the same pixels as {of.ref}{conflict}")
-
-
-def near_groups(hashes: NDArray[np.uint64], max_bits: int) -> list[int]:
-    """Return the group of each of uint64[N, 4]; hashes that differ in at most `max_bits` share a group."""
-    parent = list(range(len(hashes)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for start in range(0, len(hashes), BLOCK_ROWS):
-        block = hashes[start : start + BLOCK_ROWS]
-        rest = hashes[start:]
-        distance = np.zeros((len(block), len(rest)), np.uint16)
-        for word in range(hashes.shape[1]):
-            distance += np.bitwise_count(block[:, None, word] ^ rest[None, :, word])
-        for row, column in zip(*np.nonzero(distance <= max_bits), strict=True):
-            if row < column:
-                one, other = root(start + int(row)), root(start + int(column))
-                parent[max(one, other)] = min(one, other)
-    return [root(node) for node in range(len(hashes))]

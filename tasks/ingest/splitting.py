@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
@@ -99,23 +98,23 @@ def _divide(
     labels: Sequence[int], groups: Sequence[int], shares: Mapping[Part, float], seed: int
 ) -> list[Part]:
     """Return the part of each picture; among parts that are equally far below their shares, the first."""
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for together in members.values():
-        by_class[labels[together[0]]].append(together)
-    chosen: dict[int, Part] = {}
-    for label, class_groups in sorted(by_class.items()):
-        rng = np.random.default_rng((seed, label))
-        order = [class_groups[k] for k in rng.permutation(len(class_groups))]
+    label_of, parts = np.asarray(labels, np.int64), list(shares)
+    _, first, group_of, sizes = np.unique(
+        np.asarray(groups, np.int64), return_index=True, return_inverse=True, return_counts=True
+    )
+    by_appearance = np.argsort(first)
+    group_labels = label_of[first[by_appearance]]
+    chosen = np.zeros(len(first), np.int64)
+    for label in np.unique(label_of).tolist():
+        of_class = by_appearance[group_labels == label]
+        order = of_class[np.random.default_rng((seed, label)).permutation(len(of_class))]
         # Large groups first: they are the hardest to place.
-        order.sort(key=len, reverse=True)
-        total = sum(len(together) for together in order)
-        missing = {part: share * total for part, share in shares.items()}
-        for together in order:
-            target = max(missing, key=lambda part: missing[part])
-            missing[target] -= len(together)
-            for index in together:
-                chosen[index] = target
-    return [chosen[index] for index in range(len(labels))]
+        order = order[np.argsort(-sizes[order], kind="stable")]
+        in_order = sizes[order].tolist()
+        total = sum(in_order)
+        missing = [share * total for share in shares.values()]
+        for place, size in zip(order.tolist(), in_order, strict=True):
+            target = missing.index(max(missing))
+            missing[target] -= size
+            chosen[place] = target
+    return [parts[target] for target in chosen[group_of].tolist()]

@@ -245,14 +245,15 @@ def _rows(
     cleaned: Cleaned, reference: Sequence[Hashed], classes: Sequence[str], config: IngestConfig
 ) -> list[Row]:
     """Return the index: the pictures of each split in a shuffled order."""
-    labels = [classes.index(picture.class_name) for picture in cleaned.kept]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[picture.class_name] for picture in cleaned.kept]
     splits = _splits(cleaned, labels, config)
     rows = [
         Row(picture.ref, picture.sha256, label, split, picture.ref)
         for picture, label, split in zip(cleaned.kept, labels, splits, strict=True)
     ]
     rows += [
-        Row(picture.ref, picture.sha256, classes.index(picture.class_name), "test", picture.ref)
+        Row(picture.ref, picture.sha256, label_of[picture.class_name], "test", picture.ref)
         for picture in reference
     ]
     shuffled: list[Row] = []

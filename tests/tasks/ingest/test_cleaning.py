@@ -4,12 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from hemaflow.tasks.core.classes import PBC_CLASSES as CLASSES
-from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, near_groups, perceptual_hash
+from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
 from hemaflow.tasks.ingest.config import IngestConfig
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
@@ -71,22 +69,6 @@ def test_near_duplicates_are_kept_in_one_group() -> None:
 
 def test_nothing_is_left_of_nothing() -> None:
     assert cleaned() == ([], [], [])
-
-
-@given(
-    st.lists(st.integers(0, 2**12 - 1), max_size=30),
-    st.integers(0, 4),
-)
-def test_groups_are_what_is_connected(values: list[int], max_bits: int) -> None:
-    hashes = np.array([[value, 0, 0, 0] for value in values], np.uint64).reshape(-1, 4)
-    groups = near_groups(hashes, max_bits)
-    connected = np.array([[(one ^ other).bit_count() <= max_bits for other in values] for one in values])
-    reach = connected.reshape(len(values), len(values)).astype(int)
-    for _ in values:
-        reach = ((reach @ reach) > 0).astype(int)
-    for one in range(len(values)):
-        for other in range(len(values)):
-            assert (groups[one] == groups[other]) == bool(reach[one, other])
 
 
 @pytest.mark.parametrize("class_name", CLASSES)

@@ -1,0 +1,80 @@
+"""Masks below which near duplicates agree: the combinatorics of the search for near duplicates.
+
+Covering locality-sensitive hashing (Pagh, "CoverLSH: Locality-sensitive hashing without false negatives",
+SODA 2016, arXiv:1507.03225). The 256 bits of a hash are dealt to parts, and each part has a radius. Two
+hashes that differ in at most max_bits bits differ, in one part at least, in at most the radius of that part
+(pigeonhole). Such two hashes agree below one of the masks of the part.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+HASH_BITS = 256
+WORD_BITS = 64
+MIN_PARTS = HASH_BITS // WORD_BITS
+DRAWS = 200
+"""Random choices of masks, of which the best is taken."""
+
+
+class Part(NamedTuple):
+    """Some of the bits of the hashes: at most 64."""
+
+    num_bits: int
+    radius: int
+    """Number of bits in which two hashes may differ and agree below a mask."""
+
+    @property
+    def num_masks(self) -> int:
+        """Number of masks."""
+        return (2 << self.radius) - 1
+
+    @property
+    def mask_bits(self) -> float:
+        """Mean number of bits of a mask."""
+        return self.num_bits * (self.num_masks + 1) / 2 / self.num_masks
+
+
+def divided(num_parts: int, max_bits: int) -> list[Part]:
+    """Divide the bits among MIN_PARTS parts or more, and radii such that max_bits is within one of them.
+
+    If two hashes differ in more bits than the radius in each part, they differ in at least the sum of all
+    (radius + 1): this sum is greater than max_bits.
+    """
+    total = max(max_bits + 1, num_parts)
+    return [
+        Part(_share(HASH_BITS, num_parts, place), _share(total, num_parts, place) - 1)
+        for place in range(num_parts)
+    ]
+
+
+def _share(total: int, num_parts: int, place: int) -> int:
+    return total // num_parts + (place < total % num_parts)
+
+
+@lru_cache
+def masks(part: Part) -> NDArray[np.uint64]:
+    """Return the masks of a part, uint64[num_masks]: for any `radius` bits, one mask has none of them.
+
+    Each bit is given a nonzero vector of radius + 1 binary digits. For each nonzero vector v there is a mask:
+    the bits whose vectors have an odd product with v. The vectors of `radius` bits do not span the space, so
+    that some v is orthogonal to all of them (Pagh 2016). Of DRAWS random choices of vectors, takes the one
+    whose masks let the fewest random hashes agree.
+    """
+    rng = np.random.default_rng(0)
+    vectors = np.arange(1, part.num_masks + 1)
+    best, fewest = np.zeros((part.num_masks, part.num_bits), bool), math.inf
+    for _ in range(DRAWS):
+        chosen = np.resize(rng.permutation(vectors), part.num_bits)
+        is_odd = np.bitwise_count(vectors[:, None] & chosen) % 2 == 1
+        agreeing = float(np.sum(0.5 ** is_odd.sum(axis=1)))
+        if agreeing < fewest:
+            best, fewest = is_odd, agreeing
+    values = np.uint64(1) << np.arange(part.num_bits, dtype=np.uint64)
+    below: NDArray[np.uint64] = np.sum(best * values, axis=1, dtype=np.uint64)
+    return below
