@@ -110,11 +110,11 @@ def test_plan_says_what_would_run_and_why(hemaflow: object, tmp_path: Path) -> N
     said = hemaflow("plan")  # type: ignore[operator]
     assert said.code == 0
     assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [
-        [stage, "run"] for stage in ("ingest", "augment", "train", "evaluate", "submit")
+        [stage, "run"] for stage in ("ingest", "augment", "train", "predict", "evaluate", "submit", "report")
     ]
     assert "never built in this store" in said.out
     document = json.loads(hemaflow("plan", "--json").out)  # type: ignore[operator]
-    assert [stage["state"] for stage in document["stages"]] == ["run"] * 5
+    assert [stage["state"] for stage in document["stages"]] == ["run"] * 6
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_files_that_look_unchanged_are_read_again_where_that_is_asked_for(
     for arguments, num_read in (((), 1), ((), 1), (("--rehash",), 2), ((), 2)):
         assert hemaflow("plan", "--data", str(tmp_path / "data"), *arguments).code == 0
         assert len(read) == num_read
-    assert len(api.plan(tmp_path / "data", rehash=True)) == 5
+    assert len(api.plan(tmp_path / "data", rehash=True)) == 6
     assert len(read) == 3
 
 
