@@ -80,7 +80,7 @@ def write_report(
 
     Args:
         store: Where it is written.
-        record: The run; it is saved with what it needs and where the page is.
+        record: The run; it is saved with what it needs. Where the page is, is for the caller to save.
         parents: The results of the run, by stage.
         worker: Renders the page, where it is missing.
         settings: How long a worker may take.
@@ -98,9 +98,7 @@ def write_report(
     there = with_retries(lambda: store.stat(location))
     if there is None or there.sha256 != sha256:
         with_retries(lambda: store.put(location, page))
-    if record.outputs.get(NAME) != location:
-        record.outputs[NAME] = location
-        record.save(store)
+    record.outputs[NAME] = location
     return made, store.path(location, sha256)
 
 
@@ -117,10 +115,14 @@ def report_of(store: Store, record: RunRecord, settings: Settings) -> Path:
     found = in_parallel(lambda result: load_manifest(store, *result), keys)
     parents = {there[0].stage: there[0] for there in found if there}
     if len(parents) == len(PARENTS):
+        known = record.outputs.get(NAME)
         with StageWorker() as worker:
-            return write_report(store, record, parents, worker, settings)[1]
-    path = output_path(store, record, NAME)
-    if path is None:
+            path = write_report(store, record, parents, worker, settings)[1]
+        if record.outputs[NAME] != known:
+            record.save(store)
+        return path
+    made = output_path(store, record, NAME)
+    if made is None:
         raise UserError(
             f"Run {record.run} has no report.",
             expected="a run that came to the end of evaluate",
@@ -128,7 +130,7 @@ def report_of(store: Store, record: RunRecord, settings: Settings) -> Path:
             where=store.url,
             remedy=f"Complete its evaluate stage: hemaflow run --of {record.run} --until evaluate",
         )
-    return path
+    return made
 
 
 def details(record: RunRecord, parents: Mapping[str, Manifest]) -> RunDetails:

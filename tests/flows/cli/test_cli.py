@@ -256,6 +256,7 @@ def test_fields_layers_and_views_are_listed(hemaflow: Command) -> None:
     assert fields["train.fine_tuning.epochs"]["default"] == 8
     assert [row for row in fields.values() if not row["meaning"]] == []
     assert json.loads(hemaflow("fields", "submit", "--json")[1])[0]["path"].startswith("submit.")
+    assert hemaflow("fields", "predict")[1] == hemaflow("fields", "evaluate")[1]
     assert hemaflow("fields", "trian")[0] == 2
     layers = json.loads(hemaflow("layers", "--json")[1])
     assert {row["field"] for row in layers} == {"augment.layers", "train.online"}
