@@ -50,7 +50,7 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
     averaged: dict[str, NDArray[np.float32]] = {}
     for number, predictions in enumerate((val, test), start=1):
         draft.progress(number, 3, f"measuring {predictions.split}")
-        averaged[predictions.split] = _averaged(predictions.by_view(), choice.views)
+        averaged[predictions.split] = _averaged(predictions.by_view(predictions.clean), choice.views)
         table = write_predictions(
             predictions.ids, predictions.labels, predictions.unchanged, averaged[predictions.split]
         )
@@ -80,9 +80,9 @@ def run(parents: Parents, config: EvaluateConfig, draft: Draft) -> Manifest:
 
 def choose_views(val: SplitPredictions, config: EvaluateConfig) -> Choice:
     """Return the views to average over: found by a search on val, or requested and checked on val."""
-    conditions = {"clean": Condition(val.labels, val.by_view())}
+    conditions = {"clean": Condition(val.labels, val.by_view(val.clean))}
     if val.spoiled:
-        conditions["heavy_mix"] = Condition(val.spoiled.labels, val.by_view("heavy_mix"))
+        conditions["heavy_mix"] = Condition(val.spoiled.labels, val.by_view(val.spoiled.heavy_mix))
     sampling = {"resamples": config.bootstrap_resamples, "seed": config.bootstrap_seed}
     if config.tta == SEARCH:
         return choose(conditions, max_views=config.tta_max_views, **sampling)
@@ -94,9 +94,10 @@ def measure(
 ) -> dict[str, SplitMetrics]:
     """Return the entries of the metrics of a split, plain and averaged over views."""
     split, spoiled = predictions.split, predictions.spoiled
-    document = _entries(split, predictions.labels, predictions.by_view(), views, classes, config)
+    answers = predictions.by_view(predictions.clean)
+    document = _entries(split, predictions.labels, answers, views, classes, config)
     if spoiled:
-        answers = predictions.by_view("heavy_mix")
+        answers = predictions.by_view(spoiled.heavy_mix)
         document |= _entries(f"{split}_heavy_mix", spoiled.labels, answers, views, classes, config)
     if spoiled and spoiled.medmnistc is not None:
         document[f"{split}_medmnistc"] = evaluate_medmnist_c(

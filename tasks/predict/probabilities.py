@@ -53,15 +53,14 @@ class SplitPredictions(NamedTuple):
     spoiled: SpoiledPredictions | None
     """None where no spoiled images were asked for."""
 
-    def by_view(self, condition: str = "clean") -> dict[str, NDArray[np.float32]]:
-        """Return the probabilities of each view, of clean images or under the `heavy_mix`."""
-        of_views = self.spoiled.heavy_mix if condition == "heavy_mix" and self.spoiled else self.clean
-        return dict(zip(self.views, of_views, strict=True))
+    def by_view(self, probabilities: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return float32[V, N, C], of clean images or under the heavy mix, as view → float32[N, C]."""
+        return dict(zip(self.views, probabilities, strict=True))
 
     @property
     def unchanged(self) -> NDArray[np.float32]:
         """float32[N, C]: the probabilities of the unchanged images."""
-        return self.by_view()[IDENTITY]
+        return self.by_view(self.clean)[IDENTITY]
 
 
 def file_name(split: str, condition: str) -> str:
