@@ -136,7 +136,6 @@ STAGES: dict[StageName, Stage] = {
             "predict",
             ("ingest", "train"),
             ("tensorflow", "keras", "numpy", "pillow"),
-            preload=("hemaflow.tasks.core.keras_import.load_keras",),
             part_of="evaluate",
         ),
         Stage("evaluate", ("ingest", "train", "predict"), ("numpy", "scikit-learn")),

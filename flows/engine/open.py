@@ -58,7 +58,7 @@ def _pins(request: RunRequest, store: Store, record: RunRecord) -> Pins:
                 f"Run {record.run} has no result of {stage} to go on from.",
                 received=", ".join(manifests) or "no result at all",
                 where=store.url,
-                remedy="Name another run with --of (see `hemaflow runs`), or leave --of out.",
+                remedy=f"Begin with --from {stage}, name another run, or leave out --of.",
             )
         else:
             break
