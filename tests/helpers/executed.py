@@ -52,8 +52,8 @@ def read_trace(folder: Path) -> set[Executed]:
 def unaccounted(executed: Iterable[Executed], code: Fingerprint) -> Iterator[str]:
     """Yield the functions that ran and are neither in a fingerprint nor in the declared transport.
 
-    What transport alone calls in `infra/` (the name of a manifest) belongs to it. So does the registry in which
-    the kind of a store is found, where the key of a stage holds no registry.
+    What transport alone calls in `infra/` (the name of a manifest) belongs to it. So does the registry of the
+    kinds of store, where the key of a stage holds no registry.
     """
     for each in executed:
         if is_transport(each.file) or (is_transport(each.caller) and each.file.startswith("infra/")):
