@@ -51,11 +51,20 @@ WRITES: dict[StageName, list[str]] = {
         "create stages/train/manifest.json",
         "delete stages/train/work/checkpoint.npz",
     ],
+    "predict": [
+        "put stages/predict/images-val.csv",
+        "put_file stages/predict/probabilities-test-clean.npy",
+        "create stages/predict/manifest.json",
+        "swap stages/predict/manifest.json",
+    ],
     "evaluate": [
         "put stages/evaluate/metrics.json",
-        "put stages/evaluate/report.html",
+        "put stages/evaluate/mistakes.npz",
         "create stages/evaluate/manifest.json",
         "swap stages/evaluate/manifest.json",
+        "put stages/report/report.html",
+        "create stages/report/manifest.json",
+        "put reports/*/report.html",
     ],
     "submit": [
         "put_file stages/submit/submission.zip",

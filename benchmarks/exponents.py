@@ -44,7 +44,7 @@ SIZES = {"functions": (20_000, 40_000, 80_000, 160_000), "commands": (2000, 4000
 """Numbers of images: functions that take milliseconds need more of them."""
 SIZE_PIXELS = 16
 BITS = IngestConfig().near_duplicate_bits
-STAGES = ("ingest", "augment", "train", "evaluate", "submit")
+STAGES = ("ingest", "augment", "train", "predict", "evaluate", "submit")
 CHANGES = (
     f"ingest.image_size_pixels={SIZE_PIXELS}",
     f"train.input_size_pixels={SIZE_PIXELS}",

@@ -35,7 +35,7 @@ from hemaflow.flows.config.changes import change
 from hemaflow.flows.config.policies import POLICIES
 from hemaflow.flows.config.stages import PipelineConfig
 from hemaflow.infra.errors import ConfigError, HemaflowError
-from hemaflow.infra.results.draft import Draft
+from hemaflow.infra.results.draft import Draft, silent
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
@@ -44,8 +44,9 @@ from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.evaluate import stage as evaluate
 from hemaflow.tasks.evaluate.config import EvaluateConfig
-from hemaflow.tasks.evaluate.view_search import IDENTITY
 from hemaflow.tasks.ingest import stage as ingest
+from hemaflow.tasks.predict import stage as predict
+from hemaflow.tasks.predict.config import IDENTITY
 from hemaflow.tasks.train import loop
 from hemaflow.tasks.train import stage as train
 from hemaflow.tasks.train.config import TrainConfig
@@ -140,10 +141,10 @@ def judged(parents: Parents, trained: Manifest, config: EvaluateConfig) -> tuple
 
     path = trained.path(parents.store, "model.keras")
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    draft = draft_of(parents.store, "evaluate")
-    views = (IDENTITY,)
-    predictions = evaluate.predict_split(parents, model, "test", views, config, draft)
-    measured = evaluate.measure(predictions, views, parents["ingest"].facts["classes"], config)
+    passes = config.passes().model_copy(update={"views": (IDENTITY,)})
+    with scratch_folder() as folder:
+        found = predict.predict_split(parents, model, "test", passes, folder, silent).predictions
+        measured = evaluate.measure(found, passes.views, parents["ingest"].facts["classes"], config)
     shown = {name: measured[name] for name in ENTRIES if name in measured}
     return model, RunMetrics.model_validate(shown).document()
 

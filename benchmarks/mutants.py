@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "a child is keyed by its parent's key, not by its content", "key", "flows/engine/engine.py",
-        "{parent: parents[parent].digest for", "{parent: parents[parent].key for",
+        "{parent: stage.reads_of(parents[parent]).digest for", "{parent: parents[parent].key for",
         ("tests/flows/engine/test_engine.py",),
     ),
     # The record: what counts as complete

@@ -23,10 +23,13 @@ from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.flows.engine.observer import LogObserver
 from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.engine.report import report_result, write_report
 from hemaflow.flows.engine.run import Run
 from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
+from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.open import open_store
+from hemaflow.tasks.report.run_details import PAGE_NAME, PARENTS, RUN_DETAILS, RUN_LINE
 
 CHECK = """
 import sys
@@ -52,10 +55,14 @@ def complete(url: str, shards: int, *, seed: int = 0) -> None:
                 draft = decision.draft(own.store)
                 count = shards if stage == "augment" else 2
                 names = [f"train-{number:05}-of-{count:05}.tfrecord" for number in range(count)]
-                for name in [*names, "report.html", "submission.zip"]:
+                for name in [*names, "submission.zip"]:
                     draft.put(name, f"{name} {seed}".encode())
                 draft.put("metrics.json", json.dumps({"seed": seed}).encode())
                 own.finish(decision, draft.commit(seed=seed))
+        report = Draft(own.store, report_result({name: own.manifests[name] for name in PARENTS}).inputs())
+        report.put(PAGE_NAME, f"{RUN_LINE}{seed}{RUN_DETAILS}".encode())
+        report.commit()
+        write_report(own.store, own.record, own.manifests, own.worker, own.settings)
 
 
 def timed(arguments: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from hemaflow.infra.store.open import open_store
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from helpers.proxy import misbehaving
 
-STAGES = ("ingest", "augment", "train", "evaluate", "submit")
+STAGES = ("ingest", "augment", "train", "predict", "evaluate", "submit")
 SHARD_BYTES = 1 << 20
 CHANGES = (
     f"ingest.shard_bytes={SHARD_BYTES}",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hemaflow.flows.runs.record import page_name
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
@@ -61,8 +62,9 @@ def copy(source: LocalStore, target: Store, stage: str) -> None:
 
 
 def unaccounted(store: Store) -> list[str]:
-    """Return the objects that no manifest and no record names."""
+    """Return the objects that no manifest and no record names, and that are no page of a run."""
     known = {name for name in store.list("") if name.endswith("/manifest.json") or name.startswith("runs/")}
+    known |= {page_name(name.removeprefix("runs/").removesuffix(".json")) for name in store.list("runs/")}
     for name in list(known):
         if name.endswith("/manifest.json"):
             found = load_manifest(store, *name.split("/")[1:3])

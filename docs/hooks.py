@@ -20,7 +20,7 @@ from typer.cli import get_docs_for_click
 
 from hemaflow.flows.cli.main import app
 from hemaflow.flows.config.fields import fields
-from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.config.stages import PipelineConfig
 
 LISTS = ("recipes", "backbones", "layers", "policies", "views")
 """Commands whose output is shown on the page of lists."""
@@ -64,7 +64,7 @@ def fields_page() -> str:
         "All that changes the bytes of a result is a field; those that have an effect enter the key of the "
         "stage. `--set stage.field=value` changes one. On a terminal: `hemaflow fields [STAGE]`.",
     ]
-    for stage in STAGE_NAMES:
+    for stage in PipelineConfig.model_fields:
         rows = (
             (f"`{field.path}`", field.type, field.range, f"`{json.dumps(field.default)}`", field.meaning)
             for field in fields(stage)

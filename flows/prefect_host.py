@@ -45,5 +45,5 @@ class PrefectHost:
 @task(task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
 def step_task(title: str, work: Callable[[], Result], uses_accelerator: bool) -> Result:
     """Do one step of a workflow."""
-    with accelerator("evaluate", SETTINGS) if uses_accelerator else nullcontext():
+    with accelerator("predict", SETTINGS) if uses_accelerator else nullcontext():
         return work()

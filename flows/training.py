@@ -1,4 +1,4 @@
-"""The flow `blood-cell-training`: ingest → augment → train → evaluate → submit under Prefect.
+"""The flow `blood-cell-training`: ingest → augment → train → predict → evaluate → submit under Prefect.
 
 Every stage is a task. One that is reused ends in the state `Cached`, its reason in the message; one that runs
 does its work in a worker process. The shards of augment are mapped tasks of their own. The engine decides
@@ -22,8 +22,9 @@ from hemaflow.flows.config.recipes import RecipeName
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import FromStage, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine
-from hemaflow.flows.engine.execute import RETRY_SECONDS, complete_stage, execute, write_shard
+from hemaflow.flows.engine.execute import complete_stage, execute, write_shard
 from hemaflow.flows.engine.observer import LogObserver, Observers, watched_run
+from hemaflow.flows.engine.retries import RETRY_SECONDS
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
 from hemaflow.flows.prefect_ui import pages

@@ -93,7 +93,7 @@ def plan(
         >>> import hemaflow, tempfile
         >>> empty = tempfile.mkdtemp()
         >>> [decision.state for decision in hemaflow.plan("sample", store=empty)]
-        ['run', 'run', 'run', 'run', 'run']
+        ['run', 'run', 'run', 'run', 'run', 'run']
     """
     request = _request(data, recipe, set, store, from_stage, until_stage, of_run)
     settings = current_settings()

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemaflow.flows.api.model import Model
+from hemaflow.flows.engine.report import report_of
 from hemaflow.flows.runs.find import trained_model
 from hemaflow.flows.runs.record import RunRecord, output_path, result_of
 from hemaflow.infra.errors import UserError
+from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import IngestFacts, Split
 from hemaflow.tasks.core.run_metrics import RunMetrics
@@ -163,14 +165,14 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """The report. Raises UserError if the run did not get that far.
+        """The report, made again if its code changed. Raises UserError if the run did not get that far.
 
         Example:
             >>> import hemaflow
             >>> hemaflow.open_run().report.path.read_text()[:15]
             '<!doctype html>'
         """
-        return Report(self._output("report", "evaluate"))
+        return Report(report_of(self.store, self.record, current_settings()))
 
     @property
     def submission(self) -> Path:

@@ -11,7 +11,7 @@ import typer
 
 from hemaflow.flows.cli.options import Json, escaped, out, table
 from hemaflow.flows.config.fields import fields
-from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.config.stages import STAGE_NAMES, STAGES
 from hemaflow.infra.errors import ConfigError, nearest
 from hemaflow.tasks.inference.views import PRESETS
 from hemaflow.tasks.layers.keras_cv_table import LAYERS
@@ -50,7 +50,7 @@ def list_fields(
     """List every field of a config with its type, range, default and meaning."""
     if stage and stage not in STAGE_NAMES:
         raise ConfigError(f"There is no stage {stage!r}.", expected=nearest(stage, STAGE_NAMES))
-    found = fields(stage)
+    found = fields(STAGES[stage].section if stage else "")
     if as_json:
         print(json.dumps([field._asdict() for field in found], indent=1))
         return

@@ -24,6 +24,7 @@ from hemaflow.flows.config.request import CUSTOM, RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.open import open_engine
+from hemaflow.flows.engine.report import plan_report
 from hemaflow.flows.runs.find import find_run, recipe_of
 from hemaflow.flows.runs.formatting import duration
 from hemaflow.flows.runs.record import RunRecord
@@ -108,7 +109,7 @@ def run(
     store: StoreUrl = "",
     as_json: Json = False,
 ) -> None:
-    """Run the pipeline: ingest, augment, train, evaluate, submit. What is complete is reused."""
+    """Run the pipeline: ingest, augment, train, predict, evaluate, submit. What is complete is reused."""
     request = _request(data, recipe, config_of, changes, from_stage, until_stage, only_stage, of_run, store)
     settings = current_settings()
     if rehash:
@@ -181,12 +182,14 @@ def plan(
     engine = open_engine(request, settings)
     decisions = engine.plan()
     estimates = engine.estimates(decisions, request.recipe)
+    report = plan_report(engine, decisions)
     if as_json:
         stages = [
             _decision_document(decision) | {"seconds": estimates.get(decision.stage)}
             for decision in decisions
         ]
-        print(json.dumps({"stages": stages}, indent=1))
+        document = {"stages": stages, "report": report._asdict() if report else None}
+        print(json.dumps(document, indent=1))
         return
     planned = table("stage", "", "key", "takes", "because")
     for decision in decisions:
@@ -200,6 +203,10 @@ def plan(
             "" if seconds is None else duration(seconds),
             escaped(decision.reason),
         )
+    if report:
+        style = "green" if report.state == "reuse" else "yellow"
+        key, reason = report.key[:8] or "…", escaped(report.reason)
+        planned.add_row("report", f"[{style}]{report.state}[/]", key, "", reason)
     out.print(planned)
 
 

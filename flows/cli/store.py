@@ -13,13 +13,15 @@ from pydantic import JsonValue
 
 from hemaflow.flows.cli.options import Json, RunId, StoreUrl, escaped, opened, out, table
 from hemaflow.flows.config.recipe_file import recipe_text
+from hemaflow.flows.engine.report import report_of
 from hemaflow.flows.runs.find import find_run, recipe_of
 from hemaflow.flows.runs.formatting import duration, size
-from hemaflow.flows.runs.lineage import Lineage, difference
-from hemaflow.flows.runs.record import RunRecord, output_path, runs
+from hemaflow.flows.runs.lineage import Lineage, difference, digests
+from hemaflow.flows.runs.record import RunRecord, runs
 from hemaflow.flows.runs.upkeep import collect_garbage, verify
 from hemaflow.infra.errors import ConfigError, ObjectAltered, UserError
 from hemaflow.infra.results.manifest import Manifest
+from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import file_sha256
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -116,17 +118,9 @@ def diff(
 
 
 def report(run_id: RunId = "", store: StoreUrl = "") -> None:
-    """Print where the HTML report of a run is; a store in S3 is asked for a copy."""
+    """Print where the HTML report of a run is; it is made again if it is missing or would be another now."""
     found = opened(store)
-    record = find_run(found, run_id)
-    path = output_path(found, record, "report")
-    if path is None:
-        raise ConfigError(
-            f"Run {record.run} has no report: it did not come to the end of evaluate.",
-            received=f"status {record.status}",
-            remedy="Run the same command again to go on with it.",
-        )
-    print(path)
+    print(report_of(found, find_run(found, run_id), current_settings()))
 
 
 def verify_store(
@@ -267,7 +261,7 @@ def _result_document(lineage: Lineage, manifest: Manifest) -> _Result:
         "stage": manifest.stage,
         "key": manifest.key,
         "made_from": {
-            name: sorted(parent.key for parent in lineage.parents(manifest) if parent.digest == digest)
+            name: sorted(parent.key for parent in lineage.parents(manifest) if digest in digests(parent))
             for name, digest in manifest.inputs.parents.items()
         },
         "used_by": [f"{child.stage} {child.key}" for child in lineage.children(manifest)],

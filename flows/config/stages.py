@@ -1,29 +1,35 @@
-"""The DAG as data: the five stages, what each builds on, and which libraries shape its bytes."""
+"""The DAG as data: the six stages, what each builds on, and which libraries shape its bytes."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from hemaflow.infra.results.manifest import Manifest
 from hemaflow.tasks.augment.config import AugmentConfig
+from hemaflow.tasks.core.stage import StageConfig
 from hemaflow.tasks.evaluate.config import EvaluateConfig
 from hemaflow.tasks.ingest.config import IngestConfig
 from hemaflow.tasks.model.backbones import BACKBONES
 from hemaflow.tasks.submit.config import SubmitConfig
 from hemaflow.tasks.train.config import TrainConfig
 
-StageName = Literal["ingest", "augment", "train", "evaluate", "submit"]
-FromStage = Literal["", "ingest", "augment", "train", "evaluate", "submit"]
+StageName = Literal["ingest", "augment", "train", "predict", "evaluate", "submit"]
+FromStage = Literal["", "ingest", "augment", "train", "predict", "evaluate", "submit"]
 """A stage, or none."""
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 
 class PipelineConfig(BaseModel):
-    """The config of every stage: all that changes bytes, nothing that does not."""
+    """The config of every stage: all that changes bytes, nothing that does not.
+
+    predict has no section of its own: its config is made from that of evaluate.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +38,11 @@ class PipelineConfig(BaseModel):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     submit: SubmitConfig = SubmitConfig()
+
+    def of(self, stage: StageName) -> StageConfig:
+        """Return the config of a stage."""
+        config: StageConfig = self.evaluate.passes() if stage == "predict" else getattr(self, stage)
+        return config
 
     @model_validator(mode="after")
     def _images_are_large_enough(self) -> Self:
@@ -46,6 +57,19 @@ class PipelineConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """What a stage reads of a parent, where that is not all: nothing else of it is in the stage's key.
+
+    Attributes:
+        objects: Names of objects.
+        facts: Names of facts.
+    """
+
+    objects: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of the DAG.
 
@@ -56,6 +80,10 @@ class Stage:
         preload: Functions that import the large libraries of its work, each as `package.module.function`; its
             worker calls them while the stage before it works.
         fans_out: Whether it is made of parts (shards) that are written side by side.
+        part_of: The stage in whose section of the config its options are, where it has none of its own. To
+            begin with that stage is to make this one too, where it is missing.
+        excerpts: Parent → what is read of it; a parent that is not named is read whole. The stage is given
+            nothing else, so it cannot read what is not in its key.
     """
 
     name: StageName
@@ -63,6 +91,18 @@ class Stage:
     libraries: tuple[str, ...]
     preload: tuple[str, ...] = ()
     fans_out: bool = False
+    part_of: StageName | None = None
+    excerpts: Mapping[StageName, Excerpt] = field(default_factory=dict)
+
+    @property
+    def section(self) -> StageName:
+        """The section of the config that holds its options."""
+        return self.part_of or self.name
+
+    def reads_of(self, parent: Manifest) -> Manifest:
+        """Return what this stage reads of the result of a parent."""
+        excerpt = self.excerpts.get(parent.stage)  # type: ignore[call-overload]
+        return parent.excerpt(excerpt.objects, excerpt.facts) if excerpt else parent
 
     @property
     def module_name(self) -> str:
@@ -93,10 +133,22 @@ STAGES: dict[StageName, Stage] = {
             preload=("hemaflow.tasks.core.keras_import.load_keras",),
         ),
         Stage(
-            "evaluate",
-            ("ingest", "augment", "train"),
-            ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "matplotlib", "jinja2"),
+            "predict",
+            ("ingest", "train"),
+            ("tensorflow", "keras", "numpy", "pillow"),
+            part_of="evaluate",
         ),
-        Stage("submit", ("ingest", "train", "evaluate"), ("tensorflow", "keras", "numpy")),
+        Stage("evaluate", ("ingest", "train", "predict"), ("numpy", "scikit-learn")),
+        Stage(
+            "submit",
+            ("ingest", "train", "evaluate"),
+            ("tensorflow", "keras", "numpy"),
+            # Not the metrics: another metric is no reason to prove the same submission again.
+            excerpts={
+                "evaluate": Excerpt(
+                    ("predictions-val.csv", "predictions-test.csv"), ("tta_views", "tta_reason")
+                )
+            },
+        ),
     )
 }

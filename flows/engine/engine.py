@@ -145,7 +145,7 @@ class Engine:
         self._libraries = {stage: library_versions(STAGES[stage].libraries) for stage in self.stages}
         self.config = with_models_found(config, store) if "train" in self.stages else config
         self._configs: dict[StageName, StageConfig] = {
-            stage: getattr(self.config, stage).resolved(store) for stage in self.stages
+            stage: self.config.of(stage).resolved(store) for stage in self.stages
         }
         if "ingest" in self.pins.manifests:
             self.source_sha256 = self.pins.manifests["ingest"].inputs.parents.get("source", "")
@@ -171,7 +171,7 @@ class Engine:
             reason = "asked for with --from"
             return Decision(name, "run", reason, inputs, replaces=there[1] if there else "", forget=True)
         found = look_up(self.store, inputs)
-        if self._forced and not found.tag:
+        if self._forced and not found.tag and STAGES[name].section not in self._forced:
             raise self._cannot_start(name, inputs)
         if not found.tag:
             return Decision(name, "run", self._why(inputs), inputs)
@@ -199,7 +199,10 @@ class Engine:
         """Return what the key of a stage is made of, given the results that it builds on."""
         if name in self.pins.manifests:
             return self.pins.manifests[name].inputs
-        return self._inputs(name, {parent: parents[parent].digest for parent in STAGES[name].parents})
+        stage = STAGES[name]
+        return self._inputs(
+            name, {parent: stage.reads_of(parents[parent]).digest for parent in stage.parents}
+        )
 
     def estimates(self, decisions: Sequence[Decision], recipe: str) -> dict[str, float | None]:
         """Return how many seconds each stage that runs may take, from the records; None where none knows."""

@@ -7,26 +7,24 @@ A `Runner` calls the work: `DirectRunner` calls it in this process, with threads
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from hemaflow.flows.config.stages import STAGES, StageName
 from hemaflow.flows.engine.engine import Decision
+from hemaflow.flows.engine.report import NAME as REPORT
+from hemaflow.flows.engine.report import write_report
+from hemaflow.flows.engine.retries import with_retries
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
 from hemaflow.flows.runs.record import RunRecord
-from hemaflow.infra.errors import StageError, StoreUnavailable
+from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.tasks.augment.shard_plan import Shard
 from hemaflow.tasks.core.stage import Parents
 
-RETRY_SECONDS: tuple[float, ...] = (10.0, 60.0)
-"""Waits before the retries of work that failed because the store was away; its client retried before that."""
-
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 
 class Runner(Protocol):
@@ -58,6 +56,8 @@ def execute(run: Run, runner: Runner) -> RunRecord:
                     _preload_after(run, stage, decisions)
                 writes_shards = decision.state == "run" and STAGES[stage].fans_out
                 runner.stage(run, decision, _write_shards(run, decision, runner) if writes_shards else ())
+            if stage == "evaluate":
+                _report(run)
     return record
 
 
@@ -137,15 +137,10 @@ class DirectRunner:
             threads.shutdown(cancel_futures=True)
 
 
-def with_retries(work: Callable[[], Result]) -> Result:
-    """Return what some work returns; call it again where the store was away."""
-    for seconds in RETRY_SECONDS:
-        try:
-            return work()
-        except StoreUnavailable as error:
-            log.warning("the store is away, next try in %.0f s: %s", seconds, error.what)
-            time.sleep(seconds)
-    return work()
+def _report(run: Run) -> None:
+    """Make the report of a run, or find it."""
+    made, _ = write_report(run.store, run.record, run.manifests, run.worker, run.settings)
+    run.manifests[REPORT] = made
 
 
 def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) -> None:

@@ -1,9 +1,10 @@
-"""Cached results that are not pipeline stages: verdict, drift and label errors.
+"""Cached results that are not pipeline stages: report, verdict, drift and label errors.
 
-A module of `tasks/review/` makes each of them. They follow the rules of stages. The key is made of config,
-parents, code and libraries. `obtain` looks the key up and returns the result if it is complete. Otherwise it
-takes the lease of the key, so that no other run makes the same result meanwhile, makes the result in a worker
-process, and records how it came about. If the store cannot be reached, `obtain` retries the whole.
+A module of `tasks/report/` or `tasks/review/` makes each of them. They follow the rules of stages. The key is
+made of config, parents, code and libraries. `obtain` looks the key up and returns the result if it is
+complete. Otherwise it takes the lease of the key, so that no other run makes the same result meanwhile, makes
+the result in a worker process, and records how it came about. If the store cannot be reached, `obtain` tries
+all of it again.
 
 Garbage collection keeps the result as long as it keeps one of the runs that the result describes. For that,
 `obtain` writes the key into the records of these runs before it looks for the result.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from hemaflow.flows.engine.engine import Found, look_up
 from hemaflow.flows.engine.exclusive import exclusive
-from hemaflow.flows.engine.execute import with_retries
+from hemaflow.flows.engine.retries import with_retries
 from hemaflow.flows.engine.worker_process import Job, StageWorker
 from hemaflow.flows.runs.record import RunRecord, StageRecord
 from hemaflow.infra.results.draft import Draft, Progress, silent
@@ -33,7 +34,8 @@ class ExtraResult:
     """A result that is wanted.
 
     Attributes:
-        name: The module of `tasks/review/` that makes it.
+        name: What it is called in the store.
+        module: The module of ours that makes it.
         config: Its config.
         parents: What it is made from.
         libraries: Distributions whose version is part of its key.
@@ -41,6 +43,7 @@ class ExtraResult:
     """
 
     name: str
+    module: str
     config: StageConfig
     parents: Mapping[str, Manifest]
     libraries: Sequence[str]
@@ -53,7 +56,7 @@ class ExtraResult:
             stage=self.name,
             config=config,
             parents={parent: manifest.digest for parent, manifest in self.parents.items()},
-            code=code_fingerprint(f"hemaflow.tasks.review.{self.name}", words(config)),
+            code=code_fingerprint(self.module, words(config)),
             libraries=library_versions(self.libraries),
         )
 
@@ -124,7 +127,7 @@ def _find_or_make(
         if found.manifest is not None:
             return found, found.manifest
         job = Job(
-            module=f"hemaflow.tasks.review.{extra.name}",
+            module=extra.module,
             function="run",
             store_url=store.url,
             data="",

@@ -6,7 +6,7 @@ from hemaflow.flows.config.changes import change
 from hemaflow.flows.config.recipes import recipe_named
 from hemaflow.flows.config.recorded import recorded_config
 from hemaflow.flows.config.request import CUSTOM, RunRequest
-from hemaflow.flows.config.stages import STAGE_NAMES, PipelineConfig, StageName
+from hemaflow.flows.config.stages import STAGE_NAMES, STAGES, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Engine, Pins
 from hemaflow.flows.engine.named_models import as_found
 from hemaflow.flows.runs.find import find_run
@@ -42,19 +42,23 @@ def _pins(request: RunRequest, store: Store, record: RunRecord) -> Pins:
             received=f"--data {request.data}",
             remedy="Leave out --data, or leave out --of to begin with that data.",
         )
-    wanted = STAGE_NAMES[: STAGE_NAMES.index(request.from_stage)] if request.from_stage else STAGE_NAMES
+    config = request.pipeline_config()
+    begin = STAGE_NAMES.index(request.from_stage) if request.from_stage else len(STAGE_NAMES)
     manifests: dict[StageName, Manifest] = {}
-    for stage in wanted:
+    for stage in STAGE_NAMES[:begin]:
         key = record.key(stage)
         found = load_manifest(store, stage, key) if key else None
-        if found:
+        is_asked_anew = STAGES[stage].section in STAGE_NAMES[begin:]
+        if found and not (is_asked_anew and found[0].inputs.config != config.of(stage).key_document()):
             manifests[stage] = found[0]
+        elif is_asked_anew:  # the predictions are others than that run's, or a version without them made it
+            break
         elif request.from_stage or not manifests:
             raise UserError(
                 f"Run {record.run} has no result of {stage} to go on from.",
                 received=", ".join(manifests) or "no result at all",
                 where=store.url,
-                remedy="Name another run with --of (see `hemaflow runs`), or leave --of out.",
+                remedy=f"Begin with --from {stage}, name another run, or leave out --of.",
             )
         else:
             break

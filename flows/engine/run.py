@@ -34,10 +34,10 @@ from hemaflow.tasks.core import result_names
 from hemaflow.tasks.ingest import reference_set
 
 OUTPUTS: dict[str, tuple[StageName, str]] = {
-    "report": ("evaluate", "report.html"),
     "submission": ("submit", "submission.zip"),
 }
-"""What a person wants of a run → the stage that makes it, and what it is called there."""
+"""What a person wants of a run → the stage that makes it, and what it is called there. The report is an extra
+result (`flows/engine/report.py`)."""
 
 
 class Run:
@@ -58,7 +58,7 @@ class Run:
         self.store = self.engine.store
         self.worker = StageWorker()
         self.shard_workers = WorkerPool(settings.workers)
-        self.manifests: dict[StageName, Manifest] = {}
+        self.manifests: dict[str, Manifest] = {}
         self._planned: dict[StageName, Decision] = {}
         self._started = self._stage_started = time.monotonic()
         self.record = RunRecord(
@@ -159,8 +159,9 @@ class Run:
         return replace(decision, reason=f"made by another run meanwhile; {decision.reason}")
 
     def parents(self, stage: StageName) -> dict[str, Manifest]:
-        """Return the results that a stage builds on."""
-        return {parent: self.manifests[parent] for parent in STAGES[stage].parents}
+        """Return the results that a stage builds on, so much of each as it reads."""
+        made = STAGES[stage]
+        return {parent: made.reads_of(self.manifests[parent]) for parent in made.parents}
 
     def finish(self, decision: Decision, manifest: Manifest | None = None) -> None:
         """Take in a complete stage: the one that was made, or the one that is reused."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 
-from hemaflow.flows.config.stages import StageName
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.runs.formatting import duration, size
 from hemaflow.flows.runs.leaderboard import HEADINGS, Member, rows
@@ -159,11 +158,11 @@ def confusion(judged: SplitMetrics) -> str:
     return table(["is \\ called", "recall", *names], rows)
 
 
-def lineage(record: RunRecord, manifests: Mapping[StageName, Manifest]) -> str:
+def lineage(record: RunRecord, manifests: Mapping[str, Manifest]) -> str:
     """Return what each result was made from: keys, content, objects."""
     rows = []
     for stage in record.stages:
-        manifest = manifests[stage.stage]  # type: ignore[index]
+        manifest = manifests[stage.stage]
         made_from = [f"{name} `{digest[:8]}`" for name, digest in manifest.inputs.parents.items()]
         rows.append(
             [

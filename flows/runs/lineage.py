@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from hemaflow.flows.config.stages import STAGE_NAMES
+from hemaflow.flows.config.stages import STAGE_NAMES, STAGES
 from hemaflow.flows.runs.record import RunRecord, runs
 from hemaflow.flows.runs.why import causes, config_changes
 from hemaflow.infra.results.manifest import Manifest, StoredObject, load_manifest
@@ -48,13 +48,12 @@ class Lineage:
     def parents(self, manifest: Manifest) -> list[Manifest]:
         """Return the results that it was made from, whatever they are called among its inputs."""
         wanted = set(manifest.inputs.parents.values())
-        return [other for other in self.manifests.values() if other.digest in wanted]
+        return [other for other in self.manifests.values() if wanted & digests(other)]
 
     def children(self, manifest: Manifest) -> list[Manifest]:
         """Return the results that were made from it."""
-        return [
-            other for other in self.manifests.values() if manifest.digest in other.inputs.parents.values()
-        ]
+        own = digests(manifest)
+        return [other for other in self.manifests.values() if own & set(other.inputs.parents.values())]
 
     def uses(self, key: str) -> Iterator[tuple[RunRecord, str]]:
         """Yield the runs that made or reused a result, and which of the two."""
@@ -86,6 +85,11 @@ class Lineage:
             for stored in manifest.objects:
                 if stored.sha256 == sha256:
                     yield manifest, stored
+
+
+def digests(manifest: Manifest) -> set[str]:
+    """Return what stands for a result among the inputs of others: its digest, and those of its excerpts."""
+    return {manifest.digest, *(stage.reads_of(manifest).digest for stage in STAGES.values())}
 
 
 class Difference(TypedDict):

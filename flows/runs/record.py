@@ -22,6 +22,8 @@ from hemaflow.infra.results.manifest import Manifest, canonical_json, load_manif
 from hemaflow.infra.store.base import Store, in_parallel
 from hemaflow.tasks.core.run_metrics import RunMetrics
 
+PAGES = "reports/"
+"""Objects below this name are the pages of runs: each is made again from results where it is missing."""
 RECENT = 5
 """How many runs an estimate of time is made from."""
 REFERENCE = "reference"
@@ -173,11 +175,19 @@ def result_of(store: Store, record: RunRecord, stage: str) -> Manifest:
     return found[0]
 
 
+def page_name(run: str) -> str:
+    """Return where in the store the report of a run is."""
+    return f"{PAGES}{run}/report.html"
+
+
 def output_path(store: Store, record: RunRecord, name: str) -> Path | None:
     """Return a local file with an output of a run (`report`, `submission`); None where it has none."""
     location = record.outputs.get(name)
     if location is None:
         return None
+    if location.startswith(PAGES):
+        page = store.stat(location)
+        return store.path(location, page.sha256) if page else None
     stage, key = location.split("/")[1:3]
     found = load_manifest(store, stage, key)
     stored = next((o for o in found[0].objects if o.location == location), None) if found else None

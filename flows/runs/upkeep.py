@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hemaflow.flows.runs.record import RunRecord, runs
+from hemaflow.flows.runs.record import PAGES, RunRecord, runs
 from hemaflow.infra.errors import ObjectMissing
 from hemaflow.infra.results.manifest import Manifest, StoredObject, load_manifest
 from hemaflow.infra.store.base import Entry, Store, in_parallel
@@ -124,7 +124,7 @@ def collect_garbage(
 
 
 def _unneeded(
-    store: Store, kept: Iterable[RunRecord], begun: float
+    store: Store, kept: Sequence[RunRecord], begun: float
 ) -> tuple[dict[tuple[str, str], list[Entry]], list[Entry]]:
     """Return the results that no run needs, and what lies unused beside others: all older than the grace."""
     needed = {key for record in kept for key in record.needs.values()}
@@ -133,6 +133,12 @@ def _unneeded(
         stage, key = entry.name.split("/")[1:3]
         results[stage, key].append(entry)
     spare = [entry for entry in store.entries("probes/") if entry.modified < begun]
+    runs_kept = {record.run for record in kept}
+    spare += [
+        entry
+        for entry in store.entries(PAGES)
+        if entry.modified < begun and entry.name.split("/")[1] not in runs_kept
+    ]
     for (stage, key), entries in list(results.items()):
         if key not in needed:
             if any(entry.modified >= begun for entry in entries):

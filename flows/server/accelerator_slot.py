@@ -35,7 +35,7 @@ LEASE_SECONDS = 60.0
 """Time after which the slot of a dead holder is freed; the least that Prefect accepts."""
 FLOWS = ("blood-cell-training", "backbone-comparison", "label-errors", "retraining")
 """The flows whose runs may hold the slot."""
-ACCELERATED: tuple[StageName, ...] = ("train", "evaluate", "submit")
+ACCELERATED: tuple[StageName, ...] = ("train", "predict", "submit")
 
 
 @contextmanager

@@ -66,7 +66,14 @@ def judge(
         "judge": (verdict.PARENTS, judge_config or JudgeConfig()),
     }
     extras = [
-        ExtraResult(name, config, _parents(store, names, challenger, champion), LIBRARIES, NEVER_MADE)
+        ExtraResult(
+            name,
+            f"hemaflow.tasks.review.{name}",
+            config,
+            _parents(store, names, challenger, champion),
+            LIBRARIES,
+            NEVER_MADE,
+        )
         for name, (names, config) in wanted.items()
     ]
     with StageWorker() as worker:

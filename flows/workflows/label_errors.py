@@ -34,6 +34,8 @@ LIBRARIES = ("cleanlab", "scikit-learn", "numpy", "pillow", "jinja2")
 """Distributions whose version is part of the key."""
 NAME = "label_errors"
 """What the result is called in the store."""
+MODULE = "hemaflow.tasks.review.label_errors"
+"""What makes it."""
 OUTPUT = "label-errors"
 """What the page is called among the outputs of a run."""
 NEVER_MADE = "never done with these folds and this code"
@@ -115,7 +117,7 @@ def find_label_errors(
         parents[ingest] = result_of(store, record, "ingest")
         parents[evaluate] = result_of(store, record, "evaluate")
     with StageWorker() as worker:
-        extra = ExtraResult(NAME, config, parents, LIBRARIES, NEVER_MADE)
+        extra = ExtraResult(NAME, MODULE, config, parents, LIBRARIES, NEVER_MADE)
         manifest = obtain(extra, store, records, worker, settings, progress)
     for record in records:
         record.outputs[OUTPUT] = manifest.object(PAGE_NAME).location

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,23 @@ class Manifest(BaseModel):
             received=", ".join(stored.name for stored in self.objects),
             where=f"stages/{self.stage}/{self.key}",
             remedy=f"Run with --from {self.stage} to build it again.",
+        )
+
+    def excerpt(self, objects: Iterable[str], facts: Iterable[str]) -> Manifest:
+        """Return the manifest with some objects and facts only: its digest does not depend on the others.
+
+        Args:
+            objects: The names of the objects to keep; what is not there is left out.
+            facts: The names of the facts to keep, likewise.
+        """
+        kept = set(objects)
+        return Manifest(
+            format=self.format,
+            stage=self.stage,
+            key=self.key,
+            inputs=self.inputs,
+            objects=tuple(stored for stored in self.objects if stored.name in kept),
+            facts={name: self.facts[name] for name in facts if name in self.facts},
         )
 
     def matching(self, prefix: str) -> tuple[StoredObject, ...]:

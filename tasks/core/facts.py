@@ -108,17 +108,35 @@ class TrainFacts(Facts):
     """Split → images that the models this one builds on were trained on; None where it cannot be known."""
 
 
-class EvaluateFacts(Facts):
+class PredictFacts(Facts):
+    """Which probabilities of a model there are."""
+
+    views: list[str]
+    """The views that were predicted, the unchanged image first."""
+    shown_split: Split
+    """The split that the report is about: test, or val where test is empty."""
+
+
+class ViewsFacts(Facts):
+    """The views of a model: of the facts of evaluate, those that a submission is made from."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tta_reason: str
+    """Why the views that were asked for are not used; empty where they are."""
+    tta_views: list[str]
+    """The views whose probabilities are averaged."""
+
+
+class EvaluateFacts(ViewsFacts):
     """How good a model is."""
+
+    model_config = ConfigDict(extra="forbid")
 
     metrics: RunMetrics
     """The metrics without their details per class, corruption and bin."""
     tta: str
     """The preset of views that was asked for, or `search`."""
-    tta_reason: str
-    """Why the views that were asked for are not used; empty where they are."""
-    tta_views: list[str]
-    """The views whose probabilities are averaged."""
 
     @field_serializer("metrics")
     def _as_in_metrics_json(self, metrics: RunMetrics) -> dict[str, JsonValue]:

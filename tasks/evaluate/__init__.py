@@ -1,1 +1,1 @@
-"""The evaluate stage: metrics, robustness, test-time augmentation."""
+"""The evaluate stage: metrics, calibration and the choice of views, from kept probabilities."""

@@ -19,21 +19,24 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hemaflow.infra.registry import Registry
 from hemaflow.tasks.core.run_metrics import ClassScores, Flips, Reliability, SplitMetrics
-from hemaflow.tasks.inference.temperature import FLOOR
-from hemaflow.tasks.report.inputs import MetricText
+from hemaflow.tasks.inference import calibration
+from hemaflow.tasks.inference.calibration import NUM_BINS, Labels, Probabilities, Values, bins
 
-Labels = NDArray[np.int64]
-Probabilities = NDArray[np.float32] | NDArray[np.float64]
-Values = NDArray[np.float64]
-
-NUM_BINS = 15
-"""Equal-width bins of the expected calibration error, arXiv:1706.04599."""
 CONFIDENCE = 0.95
 """Confidence level of the intervals."""
+
+
+class MetricText(NamedTuple):
+    """How pages show a scalar metric."""
+
+    title: str
+    meaning: str
+    """What the metric says, in a few words."""
+    percent: bool = False
+    """Whether it is shown in percent."""
 
 
 @dataclass(frozen=True)
@@ -185,19 +188,13 @@ def macro_auc(sample: Resamples) -> Values:
 )
 def ece(sample: Resamples) -> Values:
     """Return the expected calibration error over bins of equal width (arXiv:1706.04599)."""
-    confidence = sample.probabilities.max(1)
-    membership = np.eye(NUM_BINS)[_bins(confidence)]
-    gaps = np.abs(sample.counts @ (membership * (sample.right - confidence)[:, None]))
-    errors: Values = gaps.sum(1) / sample.totals
-    return errors
+    return calibration.ece(sample.labels, sample.probabilities, sample.counts)
 
 
 @metric("nll", "NLL", "negative log-likelihood of the true class; 0 is best")
 def nll(sample: Resamples) -> Values:
     """Return the mean negative log-likelihood in nats; probabilities below FLOOR count as FLOOR."""
-    likelihood = sample.probabilities[np.arange(len(sample.labels)), sample.labels]
-    means: Values = sample.counts @ -np.log(np.clip(likelihood, FLOOR, 1.0)) / sample.totals
-    return means
+    return calibration.nll(sample.labels, sample.probabilities, sample.counts)
 
 
 def evaluate(
@@ -206,34 +203,47 @@ def evaluate(
     """Return all metrics of a split; only `num_examples` where it is empty."""
     if len(labels) == 0:
         return SplitMetrics(num_examples=0)
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix
 
     numbers = range(len(classes))
     predicted = probabilities.argmax(1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=numbers, zero_division=0
-    )
     point = scores(labels, probabilities, np.ones((1, len(labels))))
-    per_class = [
-        ClassScores(
-            name=classes[k],
-            precision=float(precision[k]),
-            recall=float(recall[k]),
-            f1=float(f1[k]),
-            support=int(support[k]),
-        )
-        for k in numbers
-    ]
     return SplitMetrics.model_validate(
         {
             **{name: float(values[0]) for name, values in point.items()},
             "intervals": intervals(labels, probabilities, resamples=resamples, seed=seed),
-            "per_class": per_class,
+            "per_class": class_scores(labels, predicted, classes, numbers),
             "confusion": confusion_matrix(labels, predicted, labels=numbers).tolist(),
             "reliability": reliability(labels, probabilities),
             "num_examples": len(labels),
         }
     )
+
+
+def class_scores(
+    labels: Labels, predicted: Labels, classes: Sequence[str], numbers: Sequence[int]
+) -> list[ClassScores]:
+    """Return the scores of some classes.
+
+    Args:
+        labels: int64[N], the true labels.
+        predicted: int64[N], the predicted ones.
+        classes: Names of the labels 0, 1, …
+        numbers: The labels to score, in the order of the result.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+    return [
+        ClassScores(
+            name=classes[label],
+            precision=float(precision),
+            recall=float(recall),
+            f1=float(f1),
+            support=int(support),
+        )
+        for label, precision, recall, f1, support in zip(numbers, *found, strict=True)
+    ]
 
 
 def scores(labels: Labels, probabilities: Probabilities, counts: Values) -> dict[str, Values]:
@@ -305,12 +315,12 @@ def reliability(labels: Labels, probabilities: Probabilities) -> Reliability:
     """Return mean confidence, accuracy and count in each bin of the top probability; empty bins are 0."""
     confidence = probabilities.max(1)
     right = (probabilities.argmax(1) == labels).astype(np.float64)
-    bins = _bins(confidence)
-    count = np.bincount(bins, minlength=NUM_BINS)
+    places = bins(confidence)
+    count = np.bincount(places, minlength=NUM_BINS)
     safe = np.maximum(count, 1)
     return Reliability(
-        confidence=(np.bincount(bins, confidence, NUM_BINS) / safe).tolist(),
-        accuracy=(np.bincount(bins, right, NUM_BINS) / safe).tolist(),
+        confidence=(np.bincount(places, confidence, NUM_BINS) / safe).tolist(),
+        accuracy=(np.bincount(places, right, NUM_BINS) / safe).tolist(),
         count=count.tolist(),
     )
 
@@ -331,8 +341,3 @@ def _bounds(values: Values) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _bins(confidence: Probabilities) -> NDArray[np.int64]:
-    bins: NDArray[np.int64] = np.ceil(confidence * NUM_BINS).astype(np.int64) - 1
-    return np.clip(bins, 0, NUM_BINS - 1)

@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.tasks.core.run_metrics import ViewChoice, ViewStep
-from hemaflow.tasks.evaluate.metrics import Labels, Probabilities, paired_interval
-
-IDENTITY = "identity"
+from hemaflow.tasks.evaluate.metrics import paired_interval
+from hemaflow.tasks.inference.calibration import Labels, Probabilities
+from hemaflow.tasks.predict.config import IDENTITY
 
 Answers = Mapping[str, NDArray[np.float32]]
 """View → the model's probabilities for it, float32[N, C]."""

@@ -6,7 +6,7 @@ model's size as ingest does. Needs no TensorFlow under another Keras backend.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +41,22 @@ def split_batches(parents: Parents, ingest: Manifest, split: str, batch_size: in
     shards = [parents.path(stored) for stored in ingest.matching(f"{split}-")]
     for batch in read_batches(shards, size, batch_size):
         yield Batch(batch.ids, batch.images, batch.labels.argmax(1).astype(np.int64))
+
+
+def read_images(
+    parents: Parents, split: str, rows: Iterable[int], batch_size: int
+) -> dict[int, NDArray[np.uint8]]:
+    """Return some images of a split: row → uint8[H, W, 3]."""
+    wanted = sorted(set(rows))
+    images: dict[int, NDArray[np.uint8]] = {}
+    start = 0
+    for batch in split_batches(parents, parents["ingest"], split, batch_size) if wanted else ():
+        stop = start + len(batch.ids)
+        images |= {row: batch.images[row - start].copy() for row in wanted if start <= row < stop}
+        if len(images) == len(wanted):
+            break
+        start = stop
+    return images
 
 
 def resized(images: NDArray[np.uint8], size_pixels: int) -> NDArray[np.uint8]:

@@ -2,8 +2,8 @@
 
 Noise, JPEG, lost pixels and channels, motion and defocus. Each maps {"images": float32[B, H, W, 3] in 0..255,
 "labels": float32[B, C]} to the same, draws a strength for each image, and leaves the labels. They share no
-code with the corruptions that a model is judged by (`tasks/evaluate/medmnist_c.py`,
-`tasks/evaluate/heavy_mix.py`).
+code with the corruptions that a model is judged by (`tasks/predict/medmnist_c.py`,
+`tasks/predict/heavy_mix.py`).
 
 `tf.random` makes all draws, before anything is mapped over the images: a seed of `tf.random` fixes them.
 A new layer is one function here, registered by `_own_layer` with its factors.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,84 +11,24 @@ from numpy.typing import NDArray
 from hemaflow.tasks.core.facts import Split, TrainFacts
 from hemaflow.tasks.core.history import EpochRow
 from hemaflow.tasks.core.run_metrics import RunMetrics
+from hemaflow.tasks.evaluate.metrics import MetricText
+from hemaflow.tasks.evaluate.mistakes import Mistake
+from hemaflow.tasks.predict.pictures import Examples, Explained
 from hemaflow.tasks.sources.base import Finding
-
-
-class MetricText(NamedTuple):
-    """How pages show a scalar metric."""
-
-    title: str
-    meaning: str
-    """What the metric says, in a few words."""
-    percent: bool = False
-    """Whether it is shown in percent."""
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One image with its Grad-CAM map."""
-
-    id: str
-    image: NDArray[np.uint8]
-    """uint8[H, W, 3] in 0..255."""
-    heat: NDArray[np.float32]
-    """float32[H, W] in 0..1: how much each place supports the predicted class."""
-    label: int
-    predicted: int
-    probability: float
-    """Probability of the predicted class, in 0..1."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One image that the model predicts wrong."""
-
-    id: str
-    split: str
-    image: NDArray[np.uint8]
-    """uint8[H, W, 3] in 0..255."""
-    label: int
-    predicted: int
-    probability: float
-    """Probability of the predicted class, in 0..1."""
-
-
-class Spoiled(NamedTuple):
-    """One spoiled image."""
-
-    corruption: str
-    """A name of MEDMNIST_C, at severity 5; "" for the heavy mix."""
-    image: NDArray[np.uint8]
-    """uint8[H, W, 3] in 0..255."""
-    label: int
-    predicted: int
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Spoiled images to show."""
-
-    heavy_mix: list[Spoiled] = field(default_factory=list)
-    """The first image of each class under the heavy mix."""
-    original: NDArray[np.uint8] | None = None
-    """uint8[H, W, 3], the image that is corrupted."""
-    corruptions: list[Spoiled] = field(default_factory=list)
-    """That image under each corruption of MedMNIST-C at severity 5."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The content of a report; nothing in it may depend on when or where it was made."""
+    """The content of a report, but for the run that it is about (`tasks/report/run_details.py`).
+
+    Nothing in it may depend on when or where it was made.
+    """
 
     source: str
     classes: list[str]
     class_counts: Mapping[Split, list[int]]
     """Split → number of images of each class."""
     image_size_pixels: int
-    configs: Mapping[str, Mapping[str, object]]
-    """Stage → its config."""
-    keys: dict[str, str]
-    """Stage → its key."""
     metrics: RunMetrics
     metric_texts: Mapping[str, MetricText]
     """Scalar metric → how to show it, in the order of the table."""

@@ -1,19 +1,20 @@
 """The report: one self-contained HTML page about a trained model.
 
-`render` takes the results of evaluate (`ReportInputs`) and returns the page. Guarantees: no script, no
-external resource, no date; the same inputs give the same bytes; every text from data (class names, file
-names, reasons) is escaped. The layout is in `report.html.j2`, the plots are in `plots.py`, the sentences are
-here.
+`render` takes what the stages found (`ReportInputs`) and returns the page, with two places for the details of
+a run (`tasks/report/run_details.py`). Guarantees: no script, no external resource, no date; the same inputs
+give the same bytes; every text from data (class names, file names, reasons) is escaped. The layout is in
+`report.html.j2`, the plots are in `plots.py`, the sentences are here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Generic, NamedTuple, TypeVar
 
 from hemaflow.tasks.core.run_metrics import Flips, RunMetrics, SplitMetrics
+from hemaflow.tasks.evaluate.metrics import MetricText
+from hemaflow.tasks.predict.pictures import Explained, Spoiled
 from hemaflow.tasks.report import plots, robustness_section, views_section
 from hemaflow.tasks.report.html import (
     PERCENT_SIGN,
@@ -26,8 +27,9 @@ from hemaflow.tasks.report.html import (
     png_uri,
     small,
 )
-from hemaflow.tasks.report.inputs import Explained, MetricText, ReportInputs, Spoiled
+from hemaflow.tasks.report.inputs import ReportInputs
 from hemaflow.tasks.report.notes import note
+from hemaflow.tasks.report.run_details import RUN_DETAILS, RUN_LINE
 from hemaflow.tasks.sources.base import Finding
 
 Item = TypeVar("Item")
@@ -166,7 +168,8 @@ def render(inputs: ReportInputs) -> bytes:
             for kind, shown in inputs.finding_pictures.items()
         },
         splits=list(inputs.class_counts),
-        configs={stage: _flat(config) for stage, config in inputs.configs.items()},
+        run_line=RUN_LINE,
+        run_details=RUN_DETAILS,
     )
     return page.encode()
 
@@ -299,13 +302,6 @@ def _cut(items: Sequence[Item], most: int) -> Shown[Item]:
         return Shown(list(items), 0, [])
     tail = most // 2
     return Shown(list(items[: most - tail]), len(items) - most, list(items[len(items) - tail :]))
-
-
-def _flat(config: Mapping[str, object]) -> list[tuple[str, str]]:
-    return [
-        (name, value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
-        for name, value in config.items()
-    ]
 
 
 def _tiles(examples: Sequence[Spoiled]) -> list[tuple[Spoiled, str]]:

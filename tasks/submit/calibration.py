@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hemaflow.tasks.evaluate.metrics import Labels, Probabilities
+from hemaflow.tasks.inference.calibration import Labels, Probabilities
 from hemaflow.tasks.inference.temperature import FLOOR
 
 TEMPERATURES = (0.05, 20.0)

@@ -22,6 +22,7 @@ from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import Split
 from hemaflow.tasks.core.run_metrics import ClassScores
 from hemaflow.tasks.core.scratch import scratch_folder
+from hemaflow.tasks.evaluate.metrics import class_scores
 from hemaflow.tasks.sources.archives import BROKEN_ZIP
 from hemaflow.tasks.sources.base import Item, Source
 from hemaflow.tasks.sources.images import Fit, Unreadable, fit
@@ -176,13 +177,10 @@ def _scorecard(
     seconds: float,
 ) -> Scorecard:
     from scipy.stats import binomtest
-    from sklearn.metrics import f1_score, precision_recall_fscore_support
+    from sklearn.metrics import f1_score
 
     predicted = outcome.labels
-    present = np.unique(labels)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=present, zero_division=0
-    )
+    per_class = class_scores(labels, predicted, classes, np.unique(labels).tolist())
     right = int((predicted == labels).sum())
     interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
     return Scorecard(
@@ -191,19 +189,10 @@ def _scorecard(
         size_pixels=size_pixels,
         accuracy=right / len(labels),
         interval=(float(interval.low), float(interval.high)),
-        balanced_accuracy=float(recall.mean()),
+        balanced_accuracy=float(np.mean([row.recall for row in per_class])),
         # Over the classes that are present or predicted, as in a report.
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        per_class=[
-            ClassScores(
-                name=classes[label],
-                precision=float(precision[row]),
-                recall=float(recall[row]),
-                f1=float(f1[row]),
-                support=int(support[row]),
-            )
-            for row, label in enumerate(present)
-        ],
+        per_class=per_class,
         unreadable=unreadable,
         seconds=round(seconds, 2),
         versions=outcome.versions,

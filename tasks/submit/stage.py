@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
-from hemaflow.tasks.core.facts import EvaluateFacts, IngestFacts, SubmitFacts
+from hemaflow.tasks.core.facts import IngestFacts, SubmitFacts, ViewsFacts
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.evaluate.metrics import scores
+from hemaflow.tasks.inference import calibration
 from hemaflow.tasks.inference.temperature import tempered
 from hemaflow.tasks.records.predictions import Reported, read_predictions
 from hemaflow.tasks.records.schema import read_batches
@@ -49,7 +49,7 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
         StoreFull: There is no space for the temporary copy of the test images.
     """
     evaluate, classes = parents["evaluate"], IngestFacts.of(parents["ingest"]).classes
-    evaluated = EvaluateFacts.of(evaluate)
+    evaluated = ViewsFacts.of(evaluate)
     batch_size = int(evaluate.inputs.config["batch_size"])
     views = tuple(evaluated.tta_views) if config.tta else ("identity",)
     tta = views != ("identity",)
@@ -114,14 +114,16 @@ def run(parents: Parents, config: SubmitConfig, draft: Draft) -> Manifest:
 def _calibration(reported: Reported, temperature: float) -> dict[str, dict[str, float]]:
     """Return NLL (nats) and ECE of the verified images before and after the temperature."""
     once = np.ones((1, len(reported.ids)))
-    found: dict[str, dict[str, float]] = {}
-    for when, answers in (
-        ("before", reported.probabilities),
-        ("after", tempered(reported.probabilities, temperature)),
-    ):
-        measured = scores(reported.labels, answers, once)
-        found[when] = {name: float(measured[name][0]) for name in ("nll", "ece")}
-    return found
+    return {
+        when: {
+            "nll": float(calibration.nll(reported.labels, answers, once)[0]),
+            "ece": float(calibration.ece(reported.labels, answers, once)[0]),
+        }
+        for when, answers in (
+            ("before", reported.probabilities),
+            ("after", tempered(reported.probabilities, temperature)),
+        )
+    }
 
 
 def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
@@ -140,7 +142,7 @@ def _compare(reported: Reported, labels: NDArray[np.int64], classes: Sequence[st
     raise StageError(
         f"The package and the report differ in {len(different)} of {len(labels)} predictions.",
         received=first + ("; …" if len(different) > 5 else ""),
-        remedy="Nothing was kept. Run with --from evaluate: its predictions may come from another model.",
+        remedy="Nothing was kept. Run with --from predict: its predictions may come from another model.",
     )
 
 
@@ -159,5 +161,5 @@ def _write_images(parents: Parents, split: str, path: Path, num_images: int) -> 
             f"The report is not about this {split} split.",
             expected=f"predictions for {written} images",
             received=f"predictions for {num_images} images",
-            remedy="Run with --from evaluate.",
+            remedy="Run with --from predict.",
         )

@@ -87,6 +87,7 @@ def test_every_cell_shows_what_the_text_promises(executed: NotebookNode) -> None
         ["ingest", "reuse"],
         ["augment", "reuse"],
         ["train", "reuse"],
+        ["predict", "run"],
         ["evaluate", "run"],
         ["submit", "run"],
     ]

@@ -41,7 +41,7 @@ def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> N
     assert done.code == 0, done.err
     assert done.document["status"] == "completed"
     assert [stage["stage"] for stage in done.document["stages"]] == STAGES
-    assert done.states == "rrrrr"
+    assert done.states == "rrrrrrr"
     mixes = {f"{split}{mix}" for split in ("val", "test") for mix in ("", "_heavy_mix")}
     corrupted = {"val_medmnistc", "test_medmnistc"}
     assert set(done.document["metrics"]) == mixes | {f"{entry}_tta" for entry in mixes} | corrupted | {"tta"}
@@ -50,6 +50,7 @@ def test_one_command_gives_a_verified_submission_and_a_report(whole: Whole) -> N
         assert sorted(archive.namelist()) == ["model.keras", "model.py"]
     page = Path(done.document["report"]).read_text()
     assert "<img" in page
+    assert done.document["run"] in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "Traceback" not in done.err
 
@@ -64,7 +65,7 @@ def test_the_same_again_is_reused_within_12_seconds(
     started = time.monotonic()
     done = run(environment, whole.store, "--data", cells)
     assert time.monotonic() - started < 12
-    assert done.states == "-----"
+    assert done.states == "-------"
     assert done.document["metrics"] == whole.done.document["metrics"]
     assert done.document["submission"] == whole.done.document["submission"]
     assert done.err.splitlines()[-1].split() == ["imported:"]
@@ -72,7 +73,7 @@ def test_the_same_again_is_reused_within_12_seconds(
 
 def test_other_views_train_nothing_again(whole: Whole, served: dict[str, str], cells: str) -> None:
     done = run(served, whole.store, "--data", cells, "--set", "evaluate.tta=none", "--until", "evaluate")
-    assert done.states == "---r"
+    assert done.states == "---rrr"
     assert done.document["metrics"]["test"] == whole.done.document["metrics"]["test"]
 
 
@@ -98,8 +99,8 @@ def test_a_comparison_trains_only_what_is_new_averages_it_and_ranks(
     assert set(members) == {"demo", "demo, ensemble of 2"}
     trained, averaged = members["demo"], members["demo, ensemble of 2"]
     first, second = (find_run(whole.store, name) for name in trained["runs"])
-    assert [stage.state for stage in first.stages] == ["reused"] * 5
-    assert [stage.state for stage in second.stages] == ["reused", "reused", "ran", "ran", "ran"]
+    assert [stage.state for stage in first.stages] == ["reused"] * 7
+    assert [stage.state for stage in second.stages] == ["reused"] * 2 + ["ran"] * 5
     assert trained["clean"]["accuracies"][0] == whole.done.document["metrics"]["test_tta"]["accuracy"]
     assert len(trained["clean"]["accuracies"]) == 2
     assert trained["num_parameters"] == fact(whole.store, whole.done, "train", "num_parameters")

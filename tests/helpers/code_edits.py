@@ -26,7 +26,7 @@ class EditedCode:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / part, self.root / part, ignore=ignored)
         made = PipelineConfig.model_validate(config or {})
-        documents = {stage: getattr(made, stage).key_document() for stage in STAGE_NAMES}
+        documents = {stage: made.of(stage).key_document() for stage in STAGE_NAMES}
         self._names = {
             stage: words(document) | ({kind} if stage == "ingest" else set())
             for stage, document in documents.items()

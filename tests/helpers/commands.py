@@ -19,7 +19,7 @@ from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["ingest", "augment", "train", "evaluate", "submit"]
+STAGES = ["ingest", "augment", "train", "predict", "evaluate", "report", "submit"]
 SMALL = [
     "--set", "ingest.image_size_pixels=32",
     "--set", "augment.shard_bytes=60000",

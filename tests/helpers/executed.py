@@ -14,6 +14,7 @@ from hemaflow.infra.results.fingerprint import MODULE_LEVEL, ROOT, TRANSPORT, Fi
 
 TRACING = CHECKOUT / "benchmarks" / "tracing"
 """The folder that, on PYTHONPATH, has a process trace itself."""
+REGISTRY = "infra/registry.py"
 CHOOSERS = ("opened",)
 """Methods of every kind of source that find the kind of a source: the kind that they find is in the key."""
 
@@ -51,10 +52,13 @@ def read_trace(folder: Path) -> set[Executed]:
 def unaccounted(executed: Iterable[Executed], code: Fingerprint) -> Iterator[str]:
     """Yield the functions that ran and are neither in a fingerprint nor in the declared transport.
 
-    What transport alone calls in `infra/` (the name of a manifest) belongs to it.
+    What transport alone calls in `infra/` (the name of a manifest) belongs to it. So does the registry of the
+    kinds of store, where the key of a stage holds no registry.
     """
     for each in executed:
         if is_transport(each.file) or (is_transport(each.caller) and each.file.startswith("infra/")):
+            continue
+        if each.file == REGISTRY and REGISTRY not in code:
             continue
         if each.name.rpartition(".")[2] in CHOOSERS and each.file.startswith("tasks/sources/kinds/"):
             continue

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hemaflow.tasks.core.facts import SPLITS, AugmentFacts, EvaluateFacts, IngestFacts, TrainFacts
+from hemaflow.tasks.core.facts import (
+    SPLITS,
+    AugmentFacts,
+    EvaluateFacts,
+    IngestFacts,
+    PredictFacts,
+    TrainFacts,
+)
 
 CLASSES = ["blue", "green", "red"]
 
@@ -54,6 +61,12 @@ def train_facts(**others: Any) -> dict[str, Any]:
         "data_overlap": {},
     }
     return TrainFacts.model_validate(given | others).model_dump(mode="json")
+
+
+def predict_facts(**others: Any) -> dict[str, Any]:
+    """Facts of predict: of the unchanged image alone; the report is about test."""
+    given: dict[str, Any] = {"views": ["identity"], "shown_split": "test"}
+    return PredictFacts.model_validate(given | others).model_dump(mode="json")
 
 
 def evaluate_facts(**others: Any) -> dict[str, Any]:

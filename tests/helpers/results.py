@@ -10,6 +10,7 @@ from helpers.facts import train_facts
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine
+from hemaflow.flows.engine.report import report_result, write_report
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.runs.record import RunRecord, StageRecord
 from hemaflow.infra.results.draft import Draft
@@ -17,6 +18,7 @@ from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import TrainFacts
+from hemaflow.tasks.report.run_details import PARENTS, RUN_DETAILS, RUN_LINE
 
 Call = Callable[..., tuple[int, str, str]]
 """The command in this process: arguments → exit code, stdout, stderr."""
@@ -25,7 +27,8 @@ NAMES: Mapping[str, Sequence[str]] = {
     "ingest": ("index.csv", "train-00000-of-00001.tfrecord"),
     "augment": ("train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"),
     "train": ("model.keras", "history.json"),
-    "evaluate": ("metrics.json", "report.html"),
+    "predict": ("images-test.csv", "probabilities-test-clean.npy"),
+    "evaluate": ("metrics.json", "predictions-test.csv"),
     "submit": ("submission.zip", "proof.json"),
 }
 
@@ -45,6 +48,15 @@ def make(
         known = {name: value for name, value in facts.items() if name in TrainFacts.model_fields}
         return draft.commit(**train_facts(**known))
     return draft.commit(stage=stage, **facts)
+
+
+def report(run: Run) -> None:
+    """Make the report of a run up, and write the page of the run as `execute` does."""
+    wanted = report_result({name: run.manifests[name] for name in PARENTS})
+    draft = Draft(run.store, wanted.inputs())
+    draft.put("report.html", f"<body>{RUN_LINE}made up{RUN_DETAILS}</body>".encode())
+    draft.commit()
+    write_report(run.store, run.record, run.manifests, run.worker, run.settings)
 
 
 def recorded(store: Store, run: str, **results: Manifest) -> RunRecord:
@@ -96,6 +108,7 @@ def run(
     content: bytes = b"",
     names: Mapping[str, Sequence[str]] = NAMES,
     facts: Mapping[str, Any] | None = None,
+    with_report: bool = False,
     **arguments: Any,
 ) -> RunRecord:
     """Run a pipeline whose stages make things up, as the flow would run one that works."""
@@ -108,4 +121,6 @@ def run(
                 if decision.state == "run":
                     manifest = make(stage, decision.draft(store), content, names[stage], **(facts or {}))
                 made.finish(decision, manifest)
+        if with_report:
+            report(made)
     return record

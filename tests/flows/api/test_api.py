@@ -15,7 +15,7 @@ import pytest
 
 import hemaflow
 from helpers.commands import ROOT
-from helpers.results import Silent, make
+from helpers.results import Silent, make, report
 from hemaflow.flows.api import start
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import STAGE_NAMES
@@ -35,6 +35,7 @@ def completed(store: LocalStore) -> str:
         for stage in STAGE_NAMES:
             with run.decided(stage) as decision:
                 run.finish(decision, make(stage, decision.draft(run.store)))
+        report(run)
     return run.record.run
 
 
@@ -110,6 +111,7 @@ def test_a_repeat_makes_one_engine_one_plan_and_hashes_every_object_once(
     assert run.id != first
     assert {stage.state for stage in run.record.stages} == {"reused"}
     assert (calls.pop("__init__"), calls.pop("plan")) == (1, 1)
+    assert calls.pop(f"stat reports/{run.id}/report.html") == 1
     assert len(calls) == sum(1 for name in store.list("stages/") if not name.endswith("manifest.json"))
     assert set(calls.values()) == {1}
 
@@ -134,7 +136,7 @@ def test_a_result_that_vanishes_after_the_plan_is_planned_anew(
     run.record.save(store)
     run.confirm(decisions)
     assert [states[-1] for states in plans] == ["reuse", "run"]
-    for stage in STAGE_NAMES[:4]:
+    for stage in STAGE_NAMES[:-1]:
         with run.decided(stage) as decision:
             run.finish(decision)
     with run.decided("submit") as decision:
@@ -146,8 +148,11 @@ def test_runs_are_listed_and_opened(store: LocalStore) -> None:
     assert [run.id for run in hemaflow.runs(store.root)] == [first, second]
     run = hemaflow.open_run(first, store.root)
     assert run.status == "completed"
-    assert run.report.path.read_bytes() == b"evaluate report.html"
-    assert "evaluate report.html" in run.report._repr_html_()
+    page = run.report.path.read_text()
+    assert "made up" in page
+    assert first in page
+    assert second not in page
+    assert "made up" in run.report._repr_html_()
     assert run.submission.read_bytes() == b"submit submission.zip"
     with pytest.raises(UserError, match="No run is called"):
         hemaflow.open_run("no-such-run", store.root)
@@ -190,10 +195,10 @@ def test_a_server_is_found_in_the_environment_or_the_active_profile(
 
 
 def test_work_is_retried_where_the_store_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hemaflow.flows.engine import execute
+    from hemaflow.flows.engine import retries
 
     waits: list[float] = []
-    monkeypatch.setattr(execute.time, "sleep", waits.append)
+    monkeypatch.setattr(retries.time, "sleep", waits.append)
     answers = iter([StoreUnavailable("away"), StoreUnavailable("away"), "done"])
 
     def work() -> str:
@@ -202,14 +207,14 @@ def test_work_is_retried_where_the_store_was_away(monkeypatch: pytest.MonkeyPatc
             raise answer
         return answer
 
-    assert execute.with_retries(work) == "done"
+    assert retries.with_retries(work) == "done"
     assert waits == [10.0, 60.0]
 
     def mistake() -> None:
         raise UserError("wrong")
 
     with pytest.raises(UserError, match="wrong"):
-        execute.with_retries(mistake)
+        retries.with_retries(mistake)
     assert len(waits) == 2
 
 

@@ -110,11 +110,11 @@ def test_plan_says_what_would_run_and_why(hemaflow: object, tmp_path: Path) -> N
     said = hemaflow("plan")  # type: ignore[operator]
     assert said.code == 0
     assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [
-        [stage, "run"] for stage in ("ingest", "augment", "train", "evaluate", "submit")
+        [stage, "run"] for stage in ("ingest", "augment", "train", "predict", "evaluate", "submit", "report")
     ]
     assert "never built in this store" in said.out
     document = json.loads(hemaflow("plan", "--json").out)  # type: ignore[operator]
-    assert [stage["state"] for stage in document["stages"]] == ["run"] * 5
+    assert [stage["state"] for stage in document["stages"]] == ["run"] * 6
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_files_that_look_unchanged_are_read_again_where_that_is_asked_for(
     for arguments, num_read in (((), 1), ((), 1), (("--rehash",), 2), ((), 2)):
         assert hemaflow("plan", "--data", str(tmp_path / "data"), *arguments).code == 0
         assert len(read) == num_read
-    assert len(api.plan(tmp_path / "data", rehash=True)) == 5
+    assert len(api.plan(tmp_path / "data", rehash=True)) == 6
     assert len(read) == 3
 
 
@@ -256,6 +256,7 @@ def test_fields_layers_and_views_are_listed(hemaflow: Command) -> None:
     assert fields["train.fine_tuning.epochs"]["default"] == 8
     assert [row for row in fields.values() if not row["meaning"]] == []
     assert json.loads(hemaflow("fields", "submit", "--json")[1])[0]["path"].startswith("submit.")
+    assert hemaflow("fields", "predict")[1] == hemaflow("fields", "evaluate")[1]
     assert hemaflow("fields", "trian")[0] == 2
     layers = json.loads(hemaflow("layers", "--json")[1])
     assert {row["field"] for row in layers} == {"augment.layers", "train.online"}

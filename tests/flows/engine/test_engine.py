@@ -54,7 +54,7 @@ def states(decisions: Sequence[Decision]) -> str:
 
 def test_a_new_store_has_everything_to_do(store: LocalStore) -> None:
     decisions = engine(store).plan()
-    assert states(decisions) == "rrrrr"
+    assert states(decisions) == "rrrrrr"
     assert decisions[0].reason == "never built in this store"
     assert decisions[2].reason == "follows ingest, augment"
     assert list(store.list("")) == []
@@ -79,10 +79,10 @@ def test_what_is_complete_is_reused(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     ("config", "expected", "reason"),
     [
-        ({"evaluate": {"tta": "none"}}, "---rr", "evaluate.tta flips → none"),
-        ({"train": {"seed": 3}}, "--rrr", "train.seed 0 → 3"),
-        ({"submit": {"tta": False}}, "----r", "submit.tta True → False"),
-        ({"ingest": {"seed": 1}}, "rrrrr", "ingest.seed 0 → 1"),
+        ({"evaluate": {"tta": "none"}}, "---rrr", "predict.views"),
+        ({"train": {"seed": 3}}, "--rrrr", "train.seed 0 → 3"),
+        ({"submit": {"tta": False}}, "-----r", "submit.tta True → False"),
+        ({"ingest": {"seed": 1}}, "rrrrrr", "ingest.seed 0 → 1"),
     ],
 )
 def test_a_change_runs_its_stage_and_what_follows_and_says_why(
@@ -105,16 +105,16 @@ def test_another_version_of_a_library_runs_the_stages_that_it_shapes(
 
     monkeypatch.setattr(engine_module, "library_versions", upgraded)
     decisions = engine(store).plan()
-    assert states(decisions) == "-rrrr"
+    assert states(decisions) == "-rrrrr"
     assert re.search(r"keras \S+ → 99\.0", decisions[1].reason)
 
 
 def test_a_stage_that_comes_out_the_same_lets_what_follows_be_reused(store: LocalStore) -> None:
     complete(engine(store))
     changed = engine(store, {"augment": {"shard_bytes": 1 << 20}})
-    assert states(changed.plan()) == "-rrrr"
+    assert states(changed.plan()) == "-rrrrr"
     complete(changed)
-    assert states(engine(store, {"augment": {"shard_bytes": 1 << 20}}).plan()) == "-----"
+    assert states(engine(store, {"augment": {"shard_bytes": 1 << 20}}).plan()) == "------"
     # Only augment was computed again: it gave the same content, which the results after it are keyed by.
     assert len({name.split("/")[2] for name in store.list("stages/augment/")}) == 2
     assert len({name.split("/")[2] for name in store.list("stages/train/")}) == 1
@@ -130,7 +130,7 @@ def test_damage_is_found_named_and_repaired(store: LocalStore, damage: str) -> N
     else:
         path.write_bytes(b"" if damage == "cut" else b"x" * path.stat().st_size)
     decisions = engine(store).plan()
-    assert states(decisions) == "--rrr"
+    assert states(decisions) == "--rrrr"
     assert decisions[2].damaged == ("one",)
     assert [stored.name for stored in decisions[2].intact] == ["other"]
     assert decisions[2].reason.startswith("damaged: one ")
@@ -142,7 +142,7 @@ def test_damage_is_found_named_and_repaired(store: LocalStore, damage: str) -> N
 def test_from_computes_a_stage_and_all_after_it_again(store: LocalStore) -> None:
     complete(engine(store))
     decisions = engine(store, from_stage="train").plan()
-    assert states(decisions) == "--rrr"
+    assert states(decisions) == "--rrrr"
     assert decisions[2].reason == "asked for with --from"
     assert decisions[2].forget
     assert states(engine(store, from_stage="train", until_stage="train").plan()) == "--r"
@@ -207,24 +207,32 @@ def plan_in(checkout: Path, store: LocalStore) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected", "named"),
     [
-        ("tasks/train/stage.py", "\nlog = ", "\n# Say how it goes.\nlog = ", "-----", ""),
-        ("tasks/train/stage.py", '    """Train, from', '    """Train on, from', "-----", ""),
+        ("tasks/train/stage.py", "\nlog = ", "\n# Say how it goes.\nlog = ", "------", ""),
+        ("tasks/train/stage.py", '    """Train, from', '    """Train on, from', "------", ""),
         (
             "tasks/train/stage.py",
             "fitting.run()",
             "fitting.run() or None",
-            "--rrr",
+            "--rrrr",
             "train/stage.py changed",
         ),
         (
             "tasks/train/schedules.py",
             "0.5 * (1.0 + math",
             "0.50 * (1.01 + math",
-            "--rrr",
+            "--rrrr",
             "schedules.py changed",
         ),
-        ("tasks/report/report.html.j2", "<body", "<body ", "---rr", "report.html.j2 changed"),
-        ("flows/api/console.py", "PLAIN_SECONDS = 5.0", "PLAIN_SECONDS = 6.0", "-----", ""),
+        ("tasks/predict/grad_cam.py", "BATCH_SIZE = 8", "BATCH_SIZE = 4", "---rrr", "grad_cam.py changed"),
+        (
+            "tasks/evaluate/metrics.py",
+            "CONFIDENCE = 0.95",
+            "CONFIDENCE = 0.9",
+            "----rr",
+            "evaluate/metrics.py changed",
+        ),
+        ("tasks/report/report.html.j2", "<body", "<body ", "------", ""),
+        ("flows/api/console.py", "PLAIN_SECONDS = 5.0", "PLAIN_SECONDS = 6.0", "------", ""),
     ],
 )
 @pytest.mark.slow

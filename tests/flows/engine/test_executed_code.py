@@ -11,7 +11,7 @@ from helpers.executed import Executed, read_trace, unaccounted
 from hemaflow.flows.config.stages import STAGE_NAMES
 from hemaflow.infra.results.manifest import load_manifest
 
-LEAST = {"ingest": 60, "augment": 60, "train": 60, "evaluate": 150, "submit": 40}
+LEAST = {"ingest": 60, "augment": 60, "train": 60, "predict": 120, "evaluate": 100, "submit": 40}
 """Functions that ran in each stage, or more: else it was not watched."""
 
 

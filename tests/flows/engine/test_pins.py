@@ -49,9 +49,9 @@ def states(made: Engine) -> str:
 def test_pinned_results_are_used_whatever_changed(any_store: Store) -> None:
     earlier = run(any_store)
     changed = ("ingest.seed=7", "train.seed=3")
-    assert states(engine(any_store, changes=changed)) == "rrrrr"
+    assert states(engine(any_store, changes=changed)) == "rrrrrr"
     pinned = engine(any_store, changes=changed, of_run=earlier.run, from_stage="train")
-    assert states(pinned) == "--rrr"
+    assert states(pinned) == "--rrrr"
     assert pinned.plan()[0].reason == f"pinned to run {earlier.run}, although ingest.seed 0 → 7"
     assert pinned.plan()[1].reason == f"pinned to run {earlier.run}"
 
@@ -65,7 +65,7 @@ def test_a_run_is_gone_on_with_without_its_data(any_store: Store, tmp_path: Path
     with pytest.raises(UserError, match="no such data source"):
         engine(any_store, data=str(data))
     goes_on = engine(any_store, data=str(data), of_run=begun.run)
-    assert states(goes_on) == "--rrr"
+    assert states(goes_on) == "--rrrr"
 
 
 def test_other_data_is_no_way_to_go_on(any_store: Store) -> None:
@@ -94,7 +94,7 @@ def test_a_run_is_gone_on_with_from_the_model_that_it_found(store: LocalStore) -
     assert begins_with(changes=champions, **same) == f"train:{first.key('train')}"
     assert begins_with(changes=champions) == f"train:{second.key('train')}"
     assert begins_with(changes=other, **same) == f"train:{second.key('train')}"
-    assert states(engine(store, changes=champions, of_run=begun.run)) == "-----"
+    assert states(engine(store, changes=champions, of_run=begun.run)) == "------"
 
 
 def test_a_run_without_the_results_cannot_be_gone_on_with(any_store: Store) -> None:
@@ -118,7 +118,7 @@ def test_the_lineage_says_what_was_pinned(any_store: Store) -> None:
     earlier = run(any_store)
     record = run(any_store, changes=("ingest.seed=7",), of_run=earlier.run, from_stage="submit")
     assert record.of == earlier.run
-    assert [stage.state for stage in record.stages] == ["reused"] * 4 + ["ran"]
+    assert [stage.state for stage in record.stages] == ["reused"] * 5 + ["ran"]
     assert record.stages[0].key == earlier.key("ingest")
     assert "although ingest.seed 0 → 7" in record.stages[0].reason
 

@@ -39,13 +39,13 @@ def test_only_what_the_kept_runs_need_stays(any_store: Store) -> None:
     did = collect(any_store, keep_runs=1)
     assert (did.runs, did.results, did.objects) == (would.runs, would.results, would.objects)
     assert did.runs == [first.run]
-    assert sorted(result.split()[0] for result in did.results) == ["evaluate", "submit", "train"]
+    assert sorted(result.split()[0] for result in did.results) == ["evaluate", "predict", "submit", "train"]
     after = sum(entry.size_bytes for entry in any_store.entries(""))
     assert before - after >= did.size_bytes > 0
     assert list(any_store.list("runs/")) == [f"runs/{last.run}.json"]
     assert all_reused(engine(any_store, {"train": {"seed": 1}}).plan())
     assert verify(any_store, deep=True)[0] == []
-    assert "".join(d.state[2] for d in engine(any_store).plan()) == "uunnn"  # reuse, run
+    assert "".join(d.state[2] for d in engine(any_store).plan()) == "uunnnn"  # reuse, run
 
 
 def test_runs_go_by_age(any_store: Store) -> None:
@@ -175,7 +175,7 @@ def test_damage_is_found_and_named(any_store: Store, deep: bool) -> None:
         "history.json was altered",
         "model.keras is missing",
     ]
-    assert num_objects == 10
+    assert num_objects == 12
 
 
 def test_a_damaged_result_is_made_again_and_counted(any_store: Store) -> None:
@@ -183,7 +183,7 @@ def test_a_damaged_result_is_made_again_and_counted(any_store: Store) -> None:
     folder = f"stages/train/{first.key('train')}/"
     any_store.delete([name for name in any_store.list(folder) if name.endswith("model.keras")])
     again = run(any_store)
-    assert [stage.state for stage in again.stages] == ["reused", "reused", "ran", "reused", "reused"]
+    assert [stage.state for stage in again.stages] == ["reused", "reused", "ran", *["reused"] * 3]
     assert again.stages[2].damaged == ["model.keras"]
     assert again.stages[2].reason == "damaged: model.keras is missing"
     assert verify(any_store)[0] == []

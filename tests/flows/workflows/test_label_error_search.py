@@ -18,7 +18,7 @@ from helpers.here import work_in_this_process
 from helpers.pictures import colour_cells
 from helpers.results import Call, recorded
 from hemaflow.flows.config.folds import fold_requests
-from hemaflow.flows.engine import engine, exclusive, execute, extra_results
+from hemaflow.flows.engine import engine, exclusive, extra_results, retries
 from hemaflow.flows.engine.engine import Found
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.flows.runs.find import find_run
@@ -170,7 +170,7 @@ def test_a_store_that_is_away_is_tried_again(
         return engine.look_up(store, inputs)
 
     monkeypatch.setattr(extra_results, "look_up", look_up)
-    monkeypatch.setattr(execute, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.0,))
     assert found(store, runs).stage == "label_errors"
     assert jobs == ["label_errors"]
 
@@ -266,7 +266,9 @@ def test_the_command_puts_flipped_labels_at_the_top(
             "ingest",
             "augment",
             "train",
+            "predict",
             "evaluate",
+            "report",
             "label_errors",
         ]
         assert {stage.state for stage in record.stages} == {"reused"}

@@ -34,7 +34,7 @@ KNOWN = {
 LOOKED_UP = {
     "tasks/inference/views.py: _kind": "adds a row",
     "tasks/inference/views.py: parse_views": "by the words of evaluate.tta; all names only for a message",
-    "tasks/inference/views.py: view": "by the words of evaluate.tta, or of a preset that they name",
+    "tasks/inference/views.py: view": "by the views of predict, which is given their names",
     "tasks/layers/keras_cv_chain.py: _build": "by the name of a layer of augment.layers",
     "tasks/layers/keras_cv_table.py: LAYERS": "a table of both tables",
     "tasks/layers/online.py: OnlineLayer": "by the name of a layer of train.online",
@@ -53,8 +53,6 @@ LOOKED_UP = {
 RUN_AT_IMPORT = {
     "infra.registry.Registry",
     "tasks.core.stage.OnlyWith",
-    "tasks.evaluate.heavy_mix.medmnist_c",
-    "tasks.evaluate.medmnist_c._corruption",
     "tasks.evaluate.metrics.metric",
     "tasks.inference.views._kind",
     "tasks.layers.keras_cv_table._factor",
@@ -69,6 +67,8 @@ RUN_AT_IMPORT = {
     "tasks.model.backbones.Backbone",
     "tasks.model.families.cnn.Cnn",
     "tasks.model.families.efficientnet.EfficientNet",
+    "tasks.predict.heavy_mix.medmnist_c",
+    "tasks.predict.medmnist_c._corruption",
     "tasks.sources.bloodmnist_releases.Release",
     "tasks.sources.registry.SOURCES",
     "tasks.train.config.FineTuningConfig",

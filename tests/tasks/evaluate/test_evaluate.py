@@ -15,13 +15,15 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.augment.preview import Example, draw_sheet
-from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.core.stage import Parents, StageConfig
 from hemaflow.tasks.evaluate.config import EvaluateConfig
 from hemaflow.tasks.evaluate.stage import run
 from hemaflow.tasks.inference.views import PRESETS
+from hemaflow.tasks.predict.stage import run as predict
 from hemaflow.tasks.records import schema
 from hemaflow.tasks.records.schema import one_hot
 from hemaflow.tasks.records.tfrecord import write_records
+from hemaflow.tasks.report.stage import run as report
 from hemaflow.tasks.submit.config import SubmitConfig
 from hemaflow.tasks.submit.stage import run as submit
 
@@ -59,9 +61,24 @@ def parents(
     return Parents(store, manifests)
 
 
+def judged(store: LocalStore, results: Parents, **config: Any) -> Parents:
+    """The results with those of predict and evaluate."""
+    asked = EvaluateConfig(bootstrap_resamples=20, **config)
+    passes = asked.passes()
+    predicted = predict(results, passes, Draft(store, inputs("predict", **passes.key_document())))
+    with_predictions = Parents(store, {**results.manifests, "predict": predicted})
+    evaluated = run(with_predictions, asked, Draft(store, inputs("evaluate", **config)))
+    return Parents(store, {**with_predictions.manifests, "evaluate": evaluated})
+
+
 def evaluate(store: LocalStore, results: Parents, **config: Any) -> Manifest:
-    draft = Draft(store, inputs("evaluate", **config))
-    return run(results, EvaluateConfig(bootstrap_resamples=20, **config), draft)
+    return judged(store, results, **config)["evaluate"]
+
+
+def report_of(made: Parents) -> bytes:
+    number = len(list(made.store.list("stages/report/")))
+    draft = Draft(made.store, inputs("report", number=number))
+    return report(made, StageConfig(), draft).read(made.store, "report.html")
 
 
 def two_sided(left: float, right: float, count: int = 40) -> list[Cell]:
@@ -140,19 +157,21 @@ def test_tta_averages_over_views_and_none_is_plain(store: LocalStore, tmp_path: 
 
 def test_the_report_shows_the_mistakes_and_is_the_same_each_time(store: LocalStore, tmp_path: Path) -> None:
     results = parents(store, tmp_path, sharpness=-9.0)  # always wrong
-    manifest = evaluate(store, results, num_mistakes=5)
-    page = manifest.read(store, "report.html").decode()
-    assert page.count("data:image/") >= 5
-    assert manifest.facts["metrics"]["test"]["accuracy"] < 0.5
+    made = judged(store, results, num_mistakes=5)
+    page = report_of(made)
+    assert page.count(b"data:image/") >= 5
+    assert made["evaluate"].facts["metrics"]["test"]["accuracy"] < 0.5
     other = LocalStore(tmp_path / "other")
-    again = evaluate(other, parents(other, tmp_path, sharpness=-9.0), num_mistakes=5)
-    assert again.object("report.html").sha256 == manifest.object("report.html").sha256
+    again = judged(other, parents(other, tmp_path, sharpness=-9.0), num_mistakes=5)
+    assert report_of(again) == page
+    for stage in ("predict", "evaluate"):
+        assert again[stage].digest == made[stage].digest
 
 
 def test_spoiled_images_are_measured_like_clean_ones(store: LocalStore, tmp_path: Path) -> None:
     results = parents(store, tmp_path)
-    manifest = evaluate(store, results, tta="flips", batch_size=8)
-    metrics = json.loads(manifest.read(store, "metrics.json"))
+    made = judged(store, results, tta="flips", batch_size=8)
+    metrics = json.loads(made["evaluate"].read(store, "metrics.json"))
     for split in ("val", "test"):
         assert set(metrics[f"{split}_heavy_mix"]) == set(metrics[split])
         assert set(metrics[f"{split}_heavy_mix_tta"]) == set(metrics[f"{split}_tta"])
@@ -160,9 +179,9 @@ def test_spoiled_images_are_measured_like_clean_ones(store: LocalStore, tmp_path
         assert metrics[f"{split}_heavy_mix"]["accuracy"] < metrics[split]["accuracy"]
         assert len(metrics[f"{split}_medmnistc"]["corruptions"]) == 11
         assert metrics[f"{split}_medmnistc"]["num_examples"] == COUNTS[split]
-    page = manifest.read(store, "report.html").decode()
-    assert 'id="robustness"' in page
-    assert "was not measured" not in page
+    page = report_of(made)
+    assert b'id="robustness"' in page
+    assert b"was not measured" not in page
 
 
 def test_what_is_measured_of_spoiled_images_is_config(store: LocalStore, tmp_path: Path) -> None:
@@ -185,11 +204,13 @@ def test_what_is_measured_of_spoiled_images_is_config(store: LocalStore, tmp_pat
 
 
 def test_an_empty_split_has_no_metrics(store: LocalStore, tmp_path: Path) -> None:
-    manifest = evaluate(store, parents(store, tmp_path, num_test=0))
+    made = judged(store, parents(store, tmp_path, num_test=0))
+    manifest = made["evaluate"]
     metrics = json.loads(manifest.read(store, "metrics.json"))
     for entry in ("test", "test_heavy_mix", "test_medmnistc"):
         assert metrics[entry] == {"num_examples": 0}
     assert rows(store, manifest, "test") == []
+    assert b"accuracy \xc2\xb7 val" in report_of(made)
 
 
 def test_a_preset_that_costs_accuracy_on_val_is_neither_reported_nor_submitted(
@@ -198,18 +219,18 @@ def test_a_preset_that_costs_accuracy_on_val_is_neither_reported_nor_submitted(
     """Mirrored, another colour leads by more: the view makes every answer wrong."""
     results = with_cells(store, tmp_path, two_sided(60, 120))
     asked = {"tta": "identity,flip-horizontal", "robustness": "none", "batch_size": 8}
-    manifest = evaluate(store, results, **asked)
+    made = judged(store, results, **asked)
+    manifest = made["evaluate"]
     metrics = json.loads(manifest.read(store, "metrics.json"))
     assert manifest.facts["tta_views"] == ["identity"]
     assert manifest.facts["tta_reason"].endswith("40 of 40 clean ones lost")
     steps = [(step["view"], step["accuracy"]) for step in metrics["tta"]["steps"]]
     assert steps == [("identity", {"clean": 1.0}), ("flip-horizontal", {"clean": 0.0})]
     assert metrics["test_tta"]["accuracy"] == metrics["val_tta"]["accuracy"] == 1.0
-    page = manifest.read(store, "report.html").decode()
+    page = report_of(made).decode()
     assert "40 of 40 clean ones lost" in page
     assert "val, TTA" not in page
-    everything = Parents(store, {**results.manifests, "evaluate": manifest})
-    submitted = submit(everything, SubmitConfig(), Draft(store, inputs("submit")))
+    submitted = submit(made, SubmitConfig(), Draft(store, inputs("submit")))
     verification = json.loads(submitted.read(store, "verification.json"))
     assert verification["views"] == ["identity"]
     assert verification["views_reason"] == manifest.facts["tta_reason"]
@@ -221,7 +242,9 @@ def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tm
     """Here the right half tells the class, the left one misleads a little."""
     cells = [cell._replace(label=(cell.label + 1) % 3) for cell in two_sided(40, 120)]
     results = with_cells(store, tmp_path, cells)
-    manifest = evaluate(store, results, tta="search", robustness="heavy_mix", tta_max_views=3, batch_size=8)
+    asked = {"tta": "search", "tta_max_views": 3}
+    made = judged(store, results, robustness="heavy_mix", batch_size=8, **asked)
+    manifest = made["evaluate"]
     metrics = json.loads(manifest.read(store, "metrics.json"))
     choice = metrics["tta"]
     assert choice["asked"] == "search"
@@ -237,10 +260,9 @@ def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tm
         assert accuracies[-1] == metrics[f"{entry}_tta"]["accuracy"]
     assert metrics["val"]["accuracy"] == 0.0
     assert metrics["test_tta"]["accuracy"] == 1.0
-    page = manifest.read(store, "report.html").decode()
+    page = report_of(made).decode()
     assert f"the {len(choice['views'])} views that a search on val chose" in page
-    everything = Parents(store, {**results.manifests, "evaluate": manifest})
-    submitted = submit(everything, SubmitConfig(), Draft(store, inputs("submit")))
+    submitted = submit(made, SubmitConfig(), Draft(store, inputs("submit")))
     assert json.loads(submitted.read(store, "verification.json"))["views"] == choice["views"]
     assert submitted.facts["accuracy"] == 1.0
 
@@ -248,8 +270,7 @@ def test_a_search_finds_the_view_that_helps_and_submits_it(store: LocalStore, tm
 def test_what_is_explained_is_config(store: LocalStore, tmp_path: Path) -> None:
     results = parents(store, tmp_path)
     pages = {
-        count: evaluate(store, results, robustness="none", num_explained=count).read(store, "report.html")
-        for count in (0, 1)
+        count: report_of(judged(store, results, robustness="none", num_explained=count)) for count in (0, 1)
     }
     assert b"Grad-CAM" not in pages[0]
     assert b"Grad-CAM" in pages[1]
@@ -266,3 +287,12 @@ def test_views_that_there_are_not_are_refused(field: str) -> None:
 
 def test_the_former_name_of_the_heavy_mix_is_understood() -> None:
     assert EvaluateConfig.model_validate({"robustness": "heavy"}) == EvaluateConfig(robustness="heavy_mix")
+
+
+def test_predict_takes_what_changes_the_passes_and_nothing_else() -> None:
+    search = EvaluateConfig(tta="search", tta_candidates="flips", robustness_seed=3)
+    assert search.passes().views == PRESETS["flips"]
+    assert search.passes().robustness_seed == 3
+    judging = {"tta_max_views": 2, "bootstrap_resamples": 5, "bootstrap_seed": 1, "num_mistakes": 0}
+    assert search.model_copy(update=judging).passes() == search.passes()
+    assert EvaluateConfig(tta="flips", robustness_seed=3).passes() == search.passes()

@@ -11,7 +11,6 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc
 
 from hemaflow.tasks.core.run_metrics import Flips
 from hemaflow.tasks.evaluate import metrics
-from hemaflow.tasks.report.inputs import MetricText
 
 NUM_CLASSES = 4
 CLASSES = ["a", "b", "c", "d"]
@@ -127,6 +126,8 @@ def test_a_metric_is_one_function_and_is_then_measured_with_its_interval(
     low, high = measured.intervals["error"]
     assert low <= 1 - measured.accuracy <= high
     assert measured.model_dump(mode="json", exclude_unset=True)["error"] == measured.score("error")
-    assert metrics.METRICS["error"].text == MetricText("Error", "share of the images named wrong", True)
+    assert metrics.METRICS["error"].text == metrics.MetricText(
+        "Error", "share of the images named wrong", True
+    )
     with pytest.raises(ValueError, match="two entries called 'error'"):
         metrics.metric("error", "", "")(lambda sample: sample.totals)

@@ -15,8 +15,8 @@ from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.local import LocalStore
-from hemaflow.tasks.evaluate.grad_cam import grad_cam
 from hemaflow.tasks.model.ensembles import average
+from hemaflow.tasks.predict.grad_cam import grad_cam
 from hemaflow.tasks.submit.package import model_code, pack, run_submission
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.stage import run

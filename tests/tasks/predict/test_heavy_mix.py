@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hemaflow.infra.results.fingerprint import ROOT
-from hemaflow.tasks.evaluate.heavy_mix import FAMILIES, MOST_OPERATIONS, chain, hue, spoil
-from hemaflow.tasks.evaluate.medmnist_c import generator
+from hemaflow.tasks.predict.heavy_mix import FAMILIES, MOST_OPERATIONS, chain, hue, spoil
+from hemaflow.tasks.predict.medmnist_c import generator
 from hemaflow.tasks.sources.sample_cells import draw_cell
 
 OPERATIONS = {name: operation for family in FAMILIES.values() for name, operation in family.items()}
@@ -72,7 +72,7 @@ def test_the_mix_has_nothing_of_what_training_is_augmented_by() -> None:
     """A model that learnt the layers of keras-cv has not learnt this."""
     code = (
         "import sys, numpy as np\n"
-        "from hemaflow.tasks.evaluate import heavy_mix\n"
+        "from hemaflow.tasks.predict import heavy_mix\n"
         "heavy_mix.spoil(np.zeros((40, 16, 16, 3), np.uint8), [str(n) for n in range(40)], 0)\n"
         "unwanted = ('keras', 'tensorflow', 'hemaflow.tasks.layers')\n"
         "found = [name for name in sys.modules if name.startswith(unwanted)]\n"

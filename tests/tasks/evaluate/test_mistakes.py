@@ -1,13 +1,15 @@
-"""Which images the report shows, and that they are the ones it says."""
+"""Which mistakes evaluate keeps, and that their pictures are the ones it says."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from helpers.pictures import SIZE, colour_cells, ingested
+from helpers.pictures import SIZE, colour_cells, ingested, inputs
+from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.evaluate.exhibits import Judged, choose_cases, find_mistakes, read_images
+from hemaflow.tasks.evaluate.mistakes import Judged, find_mistakes, read_mistakes, write_mistakes
+from hemaflow.tasks.inference.classifier import read_images
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 0, 2])
 NAMED = [0, 0, 1, 0, 2, 1, 0, 0, 0]
@@ -20,14 +22,6 @@ def probabilities() -> np.ndarray:
         found[row] = (1 - sure) / 2
         found[row, label] = sure
     return found
-
-
-def test_of_each_class_the_surest_right_one_and_the_surest_mistakes() -> None:
-    # Of two that are as sure, the first; class 2 has no right one.
-    assert choose_cases(LABELS, probabilities(), 3) == [1, 2, 5, 6, 4, 8]
-    assert choose_cases(LABELS, probabilities(), 1) == [1, 5, 8]
-    assert choose_cases(LABELS, probabilities(), 0) == []
-    assert choose_cases(LABELS[:0], probabilities()[:0], 3) == []
 
 
 def test_mistakes_are_the_most_confident_with_their_own_images(store: LocalStore) -> None:
@@ -43,6 +37,13 @@ def test_mistakes_are_the_most_confident_with_their_own_images(store: LocalStore
     for mistake in mistakes:
         np.testing.assert_array_equal(mistake.image, cells[int(mistake.id[4:])].image)
     assert find_mistakes(parents, judged, 0, 4) == []
+    for kept in (mistakes, []):
+        draft = Draft(store, inputs("evaluate", num_mistakes=len(kept)))
+        draft.put("mistakes.npz", write_mistakes(kept))
+        read = read_mistakes(store, draft.commit())
+        assert [vars(mistake) | {"image": mistake.image.tolist()} for mistake in read] == [
+            vars(mistake) | {"image": mistake.image.tolist()} for mistake in kept
+        ]
 
 
 def test_images_are_read_wherever_their_batch_is(store: LocalStore) -> None:

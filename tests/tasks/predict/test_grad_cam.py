@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.members import MEMBERS
-from hemaflow.tasks.evaluate.grad_cam import BATCH_SIZE, grad_cam
 from hemaflow.tasks.model.backbones import BACKBONES, preprocess
 from hemaflow.tasks.model.network import assemble, build_network
+from hemaflow.tasks.predict.grad_cam import BATCH_SIZE, grad_cam
 from hemaflow.tasks.report.html import overlay
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ Differences from the reference, and why:
   the 8 × 8 blocks of JPEG cover more of a smaller image, so it loses more.
 - Blurs are convolved and rounded here; the reference uses OpenCV and ImageMagick, and truncates.
 - The stain deposits of the reference are pictures of ink; ours are drawn (see
-  `tasks/evaluate/medmnist_c_deposits.py`).
+  `tasks/predict/medmnist_c_deposits.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaflow.tasks.evaluate.medmnist_c_deposits import REFERENCE_PIXELS, bubble, stain_deposit
+from hemaflow.tasks.predict.medmnist_c_deposits import REFERENCE_PIXELS, bubble, stain_deposit
 
 Image = NDArray[np.uint8]
 """uint8[H, W, 3] in 0..255."""

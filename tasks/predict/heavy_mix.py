@@ -2,7 +2,7 @@
 
 The operations of that test were not published. Its entrants report rotations, changed and swapped colours,
 noise, holes and blur, strong enough that a model with 0.97 on clean images scored 0.68. The mix imitates that
-with geometry, colour, noise, holes, and the corruptions of MedMNIST-C (`tasks/evaluate/medmnist_c.py`).
+with geometry, colour, noise, holes, and the corruptions of MedMNIST-C (`tasks/predict/medmnist_c.py`).
 We chose the strengths by eye so that a person still names most cells.
 
 It shares no code with the augmentation layers of training (keras-cv, Keras), so a model trained with those
@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hemaflow.tasks.evaluate.medmnist_c import MEDMNIST_C, NUM_SEVERITIES, Image, Images, generator, luma
+from hemaflow.tasks.predict.medmnist_c import MEDMNIST_C, NUM_SEVERITIES, Image, Images, generator, luma
 
 MARGIN = 0.25
 """Padding around an image before it is moved, as a share of its side: more than any move uncovers."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy.ndimage import correlate
 
-from hemaflow.tasks.evaluate.medmnist_c import (
+from hemaflow.tasks.predict.medmnist_c import (
     ALEXNET_BALANCED_ERROR,
     MEDMNIST_C,
     NUM_SEVERITIES,

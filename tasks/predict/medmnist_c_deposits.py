@@ -1,6 +1,6 @@
 """Two corruptions of MedMNIST-C (arXiv:2406.17536): stain deposits and air bubbles, drawn on an image.
 
-See `tasks/evaluate/medmnist_c.py`. Shapes are drawn at OVERSAMPLING times the image's size and reduced to it,
+See `tasks/predict/medmnist_c.py`. Shapes are drawn at OVERSAMPLING times the image's size and reduced to it,
 so that their edges are smooth.
 """
 
