@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from helpers.code_edits import EditedCode
+from helpers.results import run
+from hemaflow.infra.results.manifest import load_manifest
+from hemaflow.infra.store.local import LocalStore
 
 LAYERS = {
     "augment": {"copies": 1, "layers": [{"name": "MotionBlur", "factors": {"length": 0.1}}]},
@@ -99,6 +102,24 @@ def test_an_edit_changes_the_keys_of_those_that_it_concerns(
         assert original.changed() == expected
     finally:
         (original.root / file).write_text(before)
+
+
+def test_a_key_holds_the_rows_that_config_and_data_name(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    config = {
+        "ingest": {"image_size_pixels": 64, "reference": str(tmp_path / "set")},
+        "train": {"backbone": "densenet121"},
+    }
+    made = run(store, config)
+    loaded = {stage.stage: load_manifest(store, stage.stage, stage.key) for stage in made.stages}
+    inputs = {stage: found[0].inputs for stage, found in loaded.items() if found}
+    assert "BACKBONES[densenet121]" in inputs["train"].code["tasks/model/families/densenet.py"]
+    assert "tasks/model/families/resnet.py" not in inputs["train"].code
+    assert {stage: found.names for stage, found in inputs.items() if found.names} == {
+        "ingest": ("folder", "sample")
+    }
+    kinds = {Path(file).stem for file in inputs["ingest"].code if file.startswith("tasks/sources/kinds/")}
+    assert kinds == {"folders", "sample"}
 
 
 def test_an_edit_of_a_row_changes_the_keys_of_the_configs_that_name_it(tmp_path: Path) -> None:

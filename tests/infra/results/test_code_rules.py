@@ -153,7 +153,7 @@ def test_what_runs_at_an_import_is_known() -> None:
     found = set()
     for module in MODULES:
         for statement in module.statements:
-            for name, _ in statement.calls:
+            for name, _ in (*statement.calls, *(adding for adding, _ in statement.rows)):
                 owner, own = module.bindings.get(name, ("", ""))
                 if name in module.definitions:
                     found.add(f"{module.name.removeprefix('hemaflow.')}.{name}")
