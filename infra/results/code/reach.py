@@ -27,6 +27,8 @@ PARTS = ("flows", "tasks", "infra")
 TRANSPORT = (
     "hemaflow.infra.errors",
     "hemaflow.infra.settings",
+    "hemaflow.infra.stat_cache",
+    "hemaflow.infra.stat_database",
     "hemaflow.infra.store",
     "hemaflow.infra.results.code",
     "hemaflow.infra.results.draft",
@@ -34,7 +36,8 @@ TRANSPORT = (
 )
 """Modules and packages that move bytes and do not make them: no key holds their code.
 
-What they bring is held against a SHA-256 that is in a key or in a manifest.
+What they bring is held against a SHA-256 that is in a key or in a manifest; the cache of checksums brings
+that SHA-256 itself.
 """
 Touched = tuple[set[Target], list[tuple[set[Target], str]]]
 """What a statement may change, and the tables that it adds rows to, with the name of each row."""

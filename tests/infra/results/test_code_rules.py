@@ -43,7 +43,6 @@ LOOKED_UP = {
     "tasks/model/backbones.py: check_backbone": "train.backbone; all names only for a message",
     "tasks/model/network.py: assemble": "by train.backbone",
     "tasks/sources/registry.py: _paths": "for a message",
-    "tasks/sources/registry.py: kind_of": "finds the kind, which is in the key",
     "tasks/sources/registry.py: open_source": "finds the kind, which is in the key",
     "tasks/sources/registry.py: source_names": "for a message",
     "tasks/train/config.py: TrainConfig": "by train.backbone",
