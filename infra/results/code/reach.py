@@ -217,8 +217,9 @@ class Reach:
 
     def _label(self, statement: Statement) -> str:
         """Return what the fingerprint calls a statement: the row that it adds to a table, if it adds one."""
-        rows = (self._touched[statement] or ({}, ()))[1]
-        return next((f"{table}[{key}]" for tables, key in rows for _, table in tables), MODULE_LEVEL)
+        _, rows = self._touched[statement] or (set(), [])
+        labels = (f"{table}[{key}]" for tables, key in rows for _, table in tables & self._tables)
+        return min(labels, default=MODULE_LEVEL)
 
     def _counts(self, module: Module, statement: Statement) -> bool:
         if statement not in self._touched:
