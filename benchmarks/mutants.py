@@ -78,7 +78,7 @@ MUTANTS = (
     ),
     Mutant(
         "the key forgets a statement that is there for its effect", "key", "infra/results/code/reach.py",
-        "return touched if touched or not statement.is_bare else None", "return touched",
+        " or (statement.is_bare and not touched and not rows)", "",
         ("tests/infra/results/test_fingerprint.py",),
     ),
     Mutant(

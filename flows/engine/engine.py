@@ -21,7 +21,7 @@ from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject, l
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store, in_parallel
 from hemaflow.tasks.core.stage import StageConfig
-from hemaflow.tasks.sources.registry import kind_of, open_source
+from hemaflow.tasks.sources.registry import open_source
 
 MAX_COMPARED = 64
 """How many earlier results of a stage a new key is compared with, the newest."""
@@ -152,7 +152,7 @@ class Engine:
         else:
             with open_source(data, settings) as source:
                 self.source_sha256 = source.content_digest()
-                self._source_kind = kind_of(source)
+                self._source_kind = source.kind
         self._complete: dict[StageName, list[Manifest]] = {}
         self._code: dict[StageName, Fingerprint] = {}
         self._kinds_of: dict[StageName, tuple[str, ...]] = {}

@@ -26,7 +26,7 @@ from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
 from hemaflow.tasks.sources.images import Decoded
-from hemaflow.tasks.sources.registry import kind_of, open_source
+from hemaflow.tasks.sources.registry import open_source
 
 RESULT = "ingest:"
 """Prefix of a reference that is a result of ingest."""
@@ -76,7 +76,7 @@ def reference_kinds(reference: str, settings: Settings) -> tuple[str, ...]:
     if not reference or result_key(reference):
         return ()
     with open_source(reference, settings) as source:
-        return (kind_of(source),)
+        return (source.kind,)
 
 
 def absolute(reference: str) -> str:

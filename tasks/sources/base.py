@@ -54,6 +54,8 @@ class Source(ABC):
     """What --data is where it is one of a few names; empty for paths and addresses."""
     name: str
     """What this source is called in reports and errors."""
+    kind: str = ""
+    """The name under which its kind is registered; `open_source` sets it."""
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:

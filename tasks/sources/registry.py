@@ -20,18 +20,19 @@ from hemaflow.tasks.sources.base import Source
 
 SOURCES: Registry[type[Source]] = Registry("data source", "hemaflow.tasks.sources.kinds")
 CODE_PACKAGES = ("hemaflow.tasks.sources.kinds",)
-CODE_TABLES = ("SOURCES",)  # the kind of a source is in the key: kind_of
+CODE_TABLES = ("SOURCES",)  # the kind of a source is in the key
 
 
 def open_source(data: str, settings: Settings) -> Source:
-    """Return the source that `--data` names. A name goes before a file or folder of that name.
+    """Return the source that `--data` names, with its kind. A name goes before a file or folder of that name.
 
     Raises:
         DataError: There is none, or it cannot be used.
     """
-    for kind in sorted(SOURCES.values(), key=lambda kind: data not in kind.names):
+    for name, kind in sorted(SOURCES.items(), key=lambda entry: data not in entry[1].names):
         source = kind.opened(data, settings)
         if source is not None:
+            source.kind = name
             return source
     raise DataError(
         "There is no such data source.",
@@ -39,11 +40,6 @@ def open_source(data: str, settings: Settings) -> Source:
         received=f"--data {data}" + ("" if Path(data).expanduser().exists() else " (no such file)"),
         remedy="Check the path, or try the drawn cells first: --data sample",
     )
-
-
-def kind_of(source: Source) -> str:
-    """Return the name of the kind of a source that `open_source` opened."""
-    return next(name for name, kind in SOURCES.items() if kind is type(source))
 
 
 def source_names() -> list[str]:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hemaflow.flows.config.stages import STAGE_NAMES, STAGES, PipelineConfig
+from hemaflow.flows.engine.engine import Engine
 from hemaflow.infra.results.fingerprint import ROOT, Fingerprint, code_fingerprint, words
+from hemaflow.infra.settings import Settings
+from hemaflow.infra.store.local import LocalStore
 
 
 class EditedCode:
@@ -26,7 +29,8 @@ class EditedCode:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / part, self.root / part, ignore=ignored)
         made = PipelineConfig.model_validate(config or {})
-        documents = {stage: made.of(stage).key_document() for stage in STAGE_NAMES}
+        engine = Engine(LocalStore(folder / "store"), made, "sample", Settings())
+        documents = {stage: engine.stage_config(stage).key_document() for stage in STAGE_NAMES}
         self._names = {
             stage: words(document) | ({kind} if stage == "ingest" else set())
             for stage, document in documents.items()

@@ -56,7 +56,8 @@ class Statement:
         named: What it names while it runs.
         is_unknown: Whether it may do what cannot be followed.
         is_bare: Whether it makes nothing: it is there for its effect.
-        key: The name of the row that it adds to a table, or "".
+        rows: The rows that it adds to tables: what adds each, by name, and the name of the row. `calls` and
+            `named` are without what adds them.
     """
 
     owner: str
@@ -65,7 +66,7 @@ class Statement:
     named: frozenset[Name] = frozenset()
     is_unknown: bool = False
     is_bare: bool = False
-    key: str = ""
+    rows: tuple[tuple[Name, str], ...] = ()
 
 
 class Module:
@@ -193,27 +194,27 @@ class Module:
         changes: tuple[Name, ...] = (),
     ) -> None:
         """Keep a statement for what it does beside giving its value a name, where it may do something."""
-        running = run_at_import(statement)
-        called = list(_called(running))
+        adding = dict(_rows(statement, bound or {}))
+        added = {id(node) for call in adding for node in ast.walk(call.func)}
+        running = [node for node in run_at_import(statement) if id(node) not in added]
+        called = [each for each in _called(running) if id(each) not in added]
         makes_nothing = not owner and not isinstance(statement, ast.Assign | ast.AnnAssign | ast.Pass)
-        if not called and not changes and not makes_nothing:
+        if not called and not changes and not adding and not makes_nothing:
             return
         roots = [(node, root_of(node)) for node in called]
         # What a call returns may be called, and a method of a literal.
         is_unknown = any(root is None and not _is_harmless(node) for node, root in roots)
         free = [root for _, root in roots if root and root[0] not in (bound or {})]
-        named = {
-            root for node in running if isinstance(node, ast.Name | ast.Attribute) and (root := root_of(node))
-        }
+        names = (node for node in running if isinstance(node, ast.Name | ast.Attribute))
         self.statements.append(
             Statement(
                 owner=owner,
                 code=Code(self._package, [statement], bound),
                 calls=tuple(dict.fromkeys([*free, *changes])),
-                named=frozenset(named),
+                named=frozenset(root for node in names if (root := root_of(node))),
                 is_unknown=is_unknown,
                 is_bare=makes_nothing,
-                key=_key(statement, bound or {}),
+                rows=tuple((root, key) for call, key in adding.items() if (root := root_of(call.func))),
             )
         )
 
@@ -250,15 +251,14 @@ def _is_harmless(called: ast.expr) -> bool:
     return isinstance(called, ast.Call | ast.Constant | ast.JoinedStr)
 
 
-def _key(statement: ast.stmt, bound: Mapping[str, object]) -> str:
-    """Return the name of the row that `TABLE.register(name)(…)` or `@add(name, …)` adds, or ""."""
-    called = [*getattr(statement, "decorator_list", []), getattr(statement, "value", None)]
-    for call in called:
+def _rows(statement: ast.stmt, bound: Mapping[str, object]) -> Iterator[tuple[ast.Call, str]]:
+    """Yield the calls `TABLE.register(row)` and `@add(row, …)` of a statement, and the rows' names."""
+    for call in (*getattr(statement, "decorator_list", []), getattr(statement, "value", None)):
         while isinstance(call, ast.Call) and isinstance(call.func, ast.Call):
             call = call.func
-        if isinstance(call, ast.Call) and call.args and (key := _text(call.args[0], bound)):
-            return key
-    return ""
+        if isinstance(call, ast.Call) and call.args and root_of(call.func):
+            if key := _text(call.args[0], bound):
+                yield call, key
 
 
 def _text(node: ast.expr, bound: Mapping[str, object]) -> str:

@@ -20,13 +20,15 @@ from hemaflow.infra.results.code.module import (
     Statement,
     read_module,
 )
-from hemaflow.infra.results.code.names import PACKAGE, Code, Target, is_ours
+from hemaflow.infra.results.code.names import PACKAGE, Code, Name, Target, is_ours
 
 PARTS = ("flows", "tasks", "infra")
 """The sub-packages that hold code. `hemaflow/__init__.py` only names what they define."""
 TRANSPORT = (
     "hemaflow.infra.errors",
     "hemaflow.infra.settings",
+    "hemaflow.infra.stat_cache",
+    "hemaflow.infra.stat_database",
     "hemaflow.infra.store",
     "hemaflow.infra.results.code",
     "hemaflow.infra.results.draft",
@@ -34,8 +36,11 @@ TRANSPORT = (
 )
 """Modules and packages that move bytes and do not make them: no key holds their code.
 
-What they bring is held against a SHA-256 that is in a key or in a manifest.
+What they bring is held against a SHA-256 that is in a key or in a manifest; the cache of checksums brings
+that SHA-256 itself.
 """
+Touched = tuple[set[Target], list[tuple[set[Target], str]]]
+"""What a statement may change, and the tables that it adds rows to, with the name of each row."""
 IMPORTS = "imports"
 """What the fingerprint calls the names that the imports of a module bind."""
 
@@ -61,7 +66,7 @@ class Reach:
         self._rows: list[tuple[Module, str, str, Code]] = []
         self._tables: set[Target] = set()
         self._counted: set[Statement] = set()
-        self._touched: dict[Statement, set[Target] | None] = {}
+        self._touched: dict[Statement, Touched | None] = {}
         self._hashes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._bound: dict[str, set[str]] = defaultdict(set)
         self.files: dict[str, str] = {}
@@ -212,35 +217,45 @@ class Reach:
 
     def _label(self, statement: Statement) -> str:
         """Return what the fingerprint calls a statement: the row that it adds to a table, if it adds one."""
-        tables = (self._touched[statement] or set()) & self._tables if statement.key else ()
-        return next((f"{table}[{statement.key}]" for _, table in tables), MODULE_LEVEL)
+        _, rows = self._touched[statement] or (set(), [])
+        labels = (f"{table}[{key}]" for tables, key in rows for _, table in tables & self._tables)
+        return min(labels, default=MODULE_LEVEL)
 
     def _counts(self, module: Module, statement: Statement) -> bool:
         if statement not in self._touched:
             self._touched[statement] = self._touches(module, statement)
         touched = self._touched[statement]
-        if touched is None:
+        if touched is None or touched[0] & self._reached:
             return True
-        by_name = touched & self._tables if statement.key else set[Target]()
-        if (touched - by_name) & self._reached:
-            return True
-        return bool(by_name & self._reached) and self._is_named(statement.key)
+        return any(
+            table in self._reached and (table not in self._tables or self._is_named(key))
+            for tables, key in touched[1]
+            for table in tables
+        )
 
-    def _touches(self, module: Module, statement: Statement) -> set[Target] | None:
-        """Return the variables that a statement may change; None where that is not known."""
+    def _touches(self, module: Module, statement: Statement) -> Touched | None:
+        """Return what a statement may change; None where that is not known."""
         if statement.is_unknown:
             return None
         named = [found for each in statement.named if (found := self._resolve(module, *each))]
         touched = {(owner.name, name) for owner, name in named if name in owner.variables}
-        for name, attribute in statement.calls:
-            found = self._resolve(module, name, attribute)
-            if found:
-                owner, definition = found
-                touched |= {(owner.name, definition)} if attribute else set()
-                touched |= self._variables(owner, definition)
-            elif not self._is_harmless(module, name, attribute):
+        for called in statement.calls:
+            changed = self._changes(module, called)
+            if changed is None:
                 return None
-        return touched if touched or not statement.is_bare else None
+            touched |= changed
+        rows = [(self._changes(module, adding), key) for adding, key in statement.rows]
+        if any(tables is None for tables, _ in rows) or (statement.is_bare and not touched and not rows):
+            return None
+        return touched, [(tables or set(), key) for tables, key in rows]
+
+    def _changes(self, module: Module, called: Name) -> set[Target] | None:
+        """Return what a call may change, or an assignment to an attribute; None where that is not known."""
+        found = self._resolve(module, *called)
+        if found is None:
+            return set() if self._is_harmless(module, *called) else None
+        owner, definition = found
+        return self._variables(owner, definition) | ({(owner.name, definition)} if called[1] else set())
 
     def _is_harmless(self, module: Module, name: str, attribute: str) -> bool:
         """Return whether a call of what is not of ours, or moves bytes only, changes nothing that lasts."""

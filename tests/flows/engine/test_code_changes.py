@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from helpers.code_edits import EditedCode
+from helpers.results import run
+from hemaflow.infra.results.manifest import load_manifest
+from hemaflow.infra.store.local import LocalStore
 
 LAYERS = {
     "augment": {"copies": 1, "layers": [{"name": "MotionBlur", "factors": {"length": 0.1}}]},
@@ -64,6 +67,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         ("infra/store/base.py", "    def stat(", "    def size(self) -> int: ...\n\n    def stat(", []),
         ("infra/store/s3.py", "READ_BYTES =", "READ_BYTES = 2 *", []),
         ("infra/settings.py", "    cluster: str", "    colour: bool = True\n    cluster: str", []),
+        ("infra/stat_cache.py", "RACY_NANOSECONDS =", "RACY_NANOSECONDS = 2 *", []),
         ("infra/results/draft.py", "def silent(", "def loud() -> None: ...\n\n\ndef silent(", []),
         # Rows that the config does not name.
         ("tasks/model/families/densenet.py", 'BACKBONES.register("densenet121")(', NEW_BACKBONE, []),
@@ -84,7 +88,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         # What counts.
         ("tasks/layers/own_layers.py", "NUM_LENGTHS = 6", "NUM_LENGTHS = 7", ["augment"]),
         ("tasks/model/families/cnn.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 129)", ["train"]),
-        ("tasks/sources/kinds/folders.py", "folders if folder}", "folders if not folder}", ["ingest"]),
+        ("tasks/sources/kinds/folders.py", "listing.folders if folder}", "listing.folders}", ["ingest"]),
         ("tasks/ingest/config.py", "self.fold >= max(", "self.fold > max(", ["ingest"]),
         ("tasks/train/objective.py", "momentum=0.9", "momentum=0.8", ["train"]),
         ("tasks/predict/heavy_mix.py", "MOST_OPERATIONS = ", "MOST_OPERATIONS = 1 + ", ["predict"]),
@@ -104,6 +108,24 @@ def test_an_edit_changes_the_keys_of_those_that_it_concerns(
         assert original.changed() == expected
     finally:
         (original.root / file).write_text(before)
+
+
+def test_a_key_holds_the_rows_that_config_and_data_name(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    config = {
+        "ingest": {"image_size_pixels": 64, "reference": str(tmp_path / "set")},
+        "train": {"backbone": "densenet121"},
+    }
+    made = run(store, config)
+    loaded = {stage.stage: load_manifest(store, stage.stage, stage.key) for stage in made.stages}
+    inputs = {stage: found[0].inputs for stage, found in loaded.items() if found}
+    assert "BACKBONES[densenet121]" in inputs["train"].code["tasks/model/families/densenet.py"]
+    assert "tasks/model/families/resnet.py" not in inputs["train"].code
+    assert {stage: found.names for stage, found in inputs.items() if found.names} == {
+        "ingest": ("folder", "sample")
+    }
+    kinds = {Path(file).stem for file in inputs["ingest"].code if file.startswith("tasks/sources/kinds/")}
+    assert kinds == {"folders", "sample"}
 
 
 def test_an_edit_of_a_row_changes_the_keys_of_the_configs_that_name_it(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_every_kind_of_cause_is_named() -> None:
     ]
 
 
+def test_another_kind_of_data_is_a_cause() -> None:
+    found = list(causes(inputs(names=("folder",)), inputs(names=("zip",))))
+    assert found == ["the kind of the data folder → zip"]
+
+
 def test_a_field_that_only_one_key_has_is_no_cause_beside_one_that_changed() -> None:
     cosine = inputs(config={"schedule": "cosine", "warmup_epochs": 1.0})
     plateau = inputs(config={"schedule": "plateau", "plateau_patience": 3})

@@ -162,6 +162,7 @@ def test_what_is_not_used_does_not_count(root: Path, file: str, old: str, new: s
         ("tasks/train.py", "numpy as np", "math as np", "imports"),
         ("tasks/train.py", "unused as rest, used", "unused as used, used as rest", "imports"),
         ("tasks/train.py", "SPARE = 4", "print(4)", "module level"),
+        ("tasks/other.py", "def unused", "used(3)\n\ndef unused", "module level"),
         ("tasks/train.py", "SPARE = 4", "import readers_of_plugins", "module level"),
         ("tasks/train.py", "SPARE = 4", "SPARE = plugins()", "SPARE"),
         ("tasks/train.py", "SPARE = 4", "TrainConfig.unusual = print", "module level"),
@@ -197,6 +198,19 @@ def test_a_row_counts_where_it_is_named(root: Path, names: set[str] | None, coun
     found = code_fingerprint("hemaflow.tasks.train", names, root)
     rows = {row for file in found if file.startswith("tasks/nets") for row in found[file] if "[" in row}
     assert sorted(rows) == [f"NETS[{name}]" for name in counted]
+
+
+def test_a_row_with_a_second_decorator_counts_where_that_does(root: Path) -> None:
+    """Its name is that of the table's call, and what the other call changes counts too."""
+    (root / "tasks/nets/tiny.py").write_text(
+        "from hemaflow.tasks.tables import METRICS, NETS\n"
+        "@note('small')\n@NETS.register('tiny')\ndef tiny():\n    return 3\n"
+        "def note(name):\n    return METRICS.setdefault\n"
+    )
+    assert "tasks/nets/tiny.py" not in code_fingerprint("hemaflow.tasks.train", NAMES, root)
+    assert "tiny" in code_fingerprint("hemaflow.tasks.train", {"tiny"}, root)["tasks/nets/tiny.py"]
+    edit(root, "tasks/train.py", "tables.LAYERS[config.layer]", "tables.score()")
+    assert "tiny" in code_fingerprint("hemaflow.tasks.train", NAMES, root)["tasks/nets/tiny.py"]
 
 
 def test_a_row_that_the_code_names_counts(root: Path) -> None:
