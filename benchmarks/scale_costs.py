@@ -99,7 +99,11 @@ def measure(sizes: tuple[int, int]) -> dict[str, dict[str, dict[str, float]]]:
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder) / "stack")
         stack.start_s3(free_ports(1)[0])
-        os.environ.update(stack.environment(), HEMAFLOW_STAGING_DIR=f"{folder}/staging")
+        os.environ.update(
+            stack.environment(),
+            HEMAFLOW_STAGING_DIR=f"{folder}/staging",
+            HEMAFLOW_STAT_CACHE_DIR=f"{folder}/stat_cache",
+        )
         try:
             few, many = (costs(Path(folder) / str(num), num) for num in sizes)
         finally:
