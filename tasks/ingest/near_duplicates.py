@@ -92,8 +92,8 @@ def plan(distinct: NDArray[np.uint64], max_bits: int) -> list[Part]:
             continue
         cost = 0.0
         for part in parts:
-            in_buckets = num_pairs * float(np.sum(share * equal_bits**part.mask_bits))
-            cost += part.num_masks * (MASK_NS + num * HASH_NS + in_buckets * PAIR_NS)
+            agreeing = share @ equal_bits[:, None] ** np.bitwise_count(masks(part))
+            cost += part.num_masks * (MASK_NS + num * HASH_NS) + num_pairs * agreeing.sum() * PAIR_NS
         if cost < least:
             best, least = parts, cost
     return best
