@@ -4,8 +4,8 @@ Runs the stages one by one on two numbers of drawn cells of 96 px, on a real S3 
 counts requests: the recipe `demo` (one copy of each training image, its small network, full robustness) with
 one epoch. The difference of the two runs is the cost of an image: CPU seconds of all processes, bytes and
 objects of the result. Shards are small here (1 MiB), to tell requests for an object from requests for a
-stage. Then prints the days that N images take with W workers (--model): parts that are divided among workers
-take their CPU seconds / W, the others their CPU seconds.
+stage. From these costs, computes what N images take with W cores (--model): a stage that is divided among
+workers takes its CPU seconds / W, another one its CPU seconds.
 
     python benchmarks/scale_costs.py --json costs.json
     python benchmarks/scale_costs.py --model costs.json
@@ -46,7 +46,7 @@ DIVIDED = ("augment",)
 MODEL_SHARD_BYTES = 32 << 20
 EPOCHS = 10
 """Passes over the training images that the model counts."""
-MODEL_IMAGES, MODEL_WORKERS = (10**6, 10**8), (1, 10, 100, 1000)
+MODEL_IMAGES, MODEL_CORES = (10**6, 10**8), (1, 10, 100, 1000)
 
 
 class Cost(NamedTuple):
@@ -99,7 +99,11 @@ def measure(sizes: tuple[int, int]) -> dict[str, dict[str, dict[str, float]]]:
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder) / "stack")
         stack.start_s3(free_ports(1)[0])
-        os.environ.update(stack.environment(), HEMAFLOW_STAGING_DIR=f"{folder}/staging")
+        os.environ.update(
+            stack.environment(),
+            HEMAFLOW_STAGING_DIR=f"{folder}/staging",
+            HEMAFLOW_STAT_CACHE_DIR=f"{folder}/stat_cache",
+        )
         try:
             few, many = (costs(Path(folder) / str(num), num) for num in sizes)
         finally:
@@ -128,21 +132,20 @@ def print_costs(stages: dict[str, dict[str, dict[str, float]]]) -> None:
 
 
 def print_model(stages: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print the hours of each stage for MODEL_IMAGES and MODEL_WORKERS, and the objects of its result."""
-    print(
-        "| images | stage | objects | TB | " + " | ".join(f"{w:,} workers: h" for w in MODEL_WORKERS) + " |"
-    )
-    print("|---|---|---|---|" + "---|" * len(MODEL_WORKERS))
+    """Print the hours of each stage for MODEL_IMAGES and MODEL_CORES, and the size of its result."""
+    print(f"| images | stage | objects | GB | {' | '.join(f'{n:,} cores: h' for n in MODEL_CORES)} |")
+    print(f"|---|---|---|---|{'---|' * len(MODEL_CORES)}")
     for num in MODEL_IMAGES:
         for stage in STAGES:
-            image = Cost(**stages[stage]["image"])
+            image, fixed = (Cost(**stages[stage][kind]) for kind in ("image", "fixed"))
             seconds = num * image.cpu_seconds * (EPOCHS if stage == "train" else 1)
-            hours = [seconds / (w if stage in DIVIDED else 1) / 3600 for w in MODEL_WORKERS]
-            size = num * image.bytes
+            hours = [seconds / (cores if stage in DIVIDED else 1) / 3600 for cores in MODEL_CORES]
+            # Below a byte an image: the size does not depend on their number.
+            size = num * image.bytes if image.bytes > 1 else fixed.bytes
+            num_objects = size / MODEL_SHARD_BYTES if image.bytes > 1 else fixed.objects
             print(
-                f"| {num:,} | {stage} | {max(1, size / MODEL_SHARD_BYTES):,.0f} | {size / 1e12:.2f} | "
-                + " | ".join(f"{hour:,.2f}" for hour in hours)
-                + " |"
+                f"| {num:,} | {stage} | {num_objects:,.0f} | {size / 1e9:,.2f} "
+                f"| {' | '.join(f'{hour:,.2f}' for hour in hours)} |"
             )
 
 

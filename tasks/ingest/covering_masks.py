@@ -8,7 +8,6 @@ hashes that differ in at most max_bits bits differ, in one part at least, in at 
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,8 +17,6 @@ from numpy.typing import NDArray
 HASH_BITS = 256
 WORD_BITS = 64
 MIN_PARTS = HASH_BITS // WORD_BITS
-DRAWS = 200
-"""Random choices of masks, of which the best is taken."""
 
 
 class Part(NamedTuple):
@@ -33,11 +30,6 @@ class Part(NamedTuple):
     def num_masks(self) -> int:
         """Number of masks."""
         return (2 << self.radius) - 1
-
-    @property
-    def mask_bits(self) -> float:
-        """Mean number of bits of a mask."""
-        return self.num_bits * (self.num_masks + 1) / 2 / self.num_masks
 
 
 def divided(num_parts: int, max_bits: int) -> list[Part]:
@@ -63,18 +55,16 @@ def masks(part: Part) -> NDArray[np.uint64]:
 
     Each bit is given a nonzero vector of radius + 1 binary digits. For each nonzero vector v there is a mask:
     the bits whose vectors have an odd product with v. The vectors of `radius` bits do not span the space, so
-    that some v is orthogonal to all of them (Pagh 2016). Of DRAWS random choices of vectors, takes the one
-    whose masks let the fewest random hashes agree.
+    that some v is orthogonal to all of them (Pagh 2016).
+
+    Each bit in turn gets the vector with which the fewest random hashes agree: a mask of n bits lets a share
+    of 2^-n agree, so that the bit goes to the masks that have few.
     """
-    rng = np.random.default_rng(0)
     vectors = np.arange(1, part.num_masks + 1)
-    best, fewest = np.zeros((part.num_masks, part.num_bits), bool), math.inf
-    for _ in range(DRAWS):
-        chosen = np.resize(rng.permutation(vectors), part.num_bits)
-        is_odd = np.bitwise_count(vectors[:, None] & chosen) % 2 == 1
-        agreeing = float(np.sum(0.5 ** is_odd.sum(axis=1)))
-        if agreeing < fewest:
-            best, fewest = is_odd, agreeing
-    values = np.uint64(1) << np.arange(part.num_bits, dtype=np.uint64)
-    below: NDArray[np.uint64] = np.sum(best * values, axis=1, dtype=np.uint64)
+    is_odd = np.bitwise_count(vectors[:, None] & vectors) % 2
+    below, num_bits = np.zeros(part.num_masks, np.uint64), np.zeros(part.num_masks, np.int64)
+    for bit in range(part.num_bits):
+        in_masks = is_odd[np.argmax(is_odd @ 0.5**num_bits)]
+        below |= in_masks.astype(np.uint64) << np.uint64(bit)
+        num_bits += in_masks
     return below

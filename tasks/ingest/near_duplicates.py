@@ -5,7 +5,7 @@ Compares hashes only where they agree below one of some hundred masks, which all
 that are equal there.
 
 Cost: near linear for few bits. At 40 bits, the default, it grows like N^1.3 in theory (the exponent of
-locality-sensitive hashing, 1 + 40/128). Above about 60 bits, and where many pictures are alike without being
+locality-sensitive hashing, 1 + 40/128). Above about 70 bits, and where many pictures are alike without being
 near duplicates, masks save nothing: then all pairs are compared in blocks, N²/2 comparisons. `plan` estimates
 both costs from a sample. The groups are the same in any case.
 """
@@ -44,7 +44,7 @@ def near_groups(hashes: NDArray[np.uint64], max_bits: int) -> list[int]:
 
     Args:
         hashes: uint64[N, 4], N at most 2^32.
-        max_bits: 0..256. Above about 60 the time grows with N² (see the module).
+        max_bits: 0..256. Above about 70 the time grows with N² (see the module).
     """
     if not len(hashes):
         return []
@@ -92,8 +92,8 @@ def plan(distinct: NDArray[np.uint64], max_bits: int) -> list[Part]:
             continue
         cost = 0.0
         for part in parts:
-            in_buckets = num_pairs * float(np.sum(share * equal_bits**part.mask_bits))
-            cost += part.num_masks * (MASK_NS + num * HASH_NS + in_buckets * PAIR_NS)
+            agreeing = share @ equal_bits[:, None] ** np.bitwise_count(masks(part))
+            cost += part.num_masks * (MASK_NS + num * HASH_NS) + num_pairs * agreeing.sum() * PAIR_NS
         if cost < least:
             best, least = parts, cost
     return best
