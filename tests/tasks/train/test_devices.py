@@ -21,6 +21,7 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from helpers.networks import TWO_LAYERS, two_layers_registered
 from helpers.pictures import inputs, parents
 from hemaflow.infra.errors import Interrupted
 from hemaflow.infra.results.draft import Draft
@@ -32,12 +33,6 @@ from hemaflow.tasks.train.stage import run
 loop.PROGRESS_SECONDS = 0.0
 store = LocalStore(Path(sys.argv[1]))
 results = parents(store, num_train=43)
-config = ResolvedTrainConfig(
-    batch_size=int(sys.argv[2]), head_units=(16,), dropout=0.0, optimizer="sgd", schedule="constant",
-    ema_momentum=0.5, gradient_clip_norm=0.5, class_weights="balanced",
-    fine_tuning={"epochs": 1, "learning_rate": 0.1, "from_layer": "block5_bn2"},
-)
-
 def train(devices, progress=lambda *_: None):
     os.environ["HEMAFLOW_DEVICES"] = str(devices)
     return run(results, config, Draft(store, inputs(f"train{devices}"), progress))
@@ -46,16 +41,22 @@ def cut(done, total, message):
     if done == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 
-one = train(1)
-try:
-    two = train(2, cut if sys.argv[3:] else lambda *_: None)
-except Interrupted:
-    two = train(2)
+with two_layers_registered():
+    config = ResolvedTrainConfig(
+        backbone=TWO_LAYERS, batch_size=int(sys.argv[2]), head_units=(16,), dropout=0.0, optimizer="sgd",
+        schedule="constant", ema_momentum=0.5, gradient_clip_norm=0.5, class_weights="balanced",
+        fine_tuning={"epochs": 1, "learning_rate": 0.1},
+    )
+    one = train(1)
+    try:
+        two = train(2, cut if sys.argv[3:] else lambda *_: None)
+    except Interrupted:
+        two = train(2)
 for made in (one, two):
     model = keras.saving.load_model(made.path(store, "model.keras"), compile=False)
-    config = json.dumps(model.get_config())
     weights = [weight.tolist() for weight in model.get_weights()]
-    print(json.dumps([json.loads(made.read(store, "history.json")), made.facts, config, weights]))
+    history = json.loads(made.read(store, "history.json"))
+    print(json.dumps([history, made.facts, json.dumps(model.get_config()), weights]))
 """
 
 
