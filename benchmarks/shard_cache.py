@@ -25,6 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from augment_scaling import CLASSES, draft_of, pictures
 
 from hemaflow.infra.deploy.stack import BUCKET, Stack, free_ports
@@ -91,7 +92,7 @@ def read(prefix: str, manifest: Manifest, size: int, epochs: int) -> Reading:
             for images, labels in training_batches(
                 shards, size, len(CLASSES), batch_size=64, shuffle_buffer_images=4096, seed=0, epoch=epoch
             ):
-                digest.update(labels.numpy().tobytes())
+                digest.update(np.asarray(labels).tobytes())
                 num_images += len(images)
             fetched.append(store.fetched - before)
         seconds = time.perf_counter() - started
