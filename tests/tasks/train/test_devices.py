@@ -17,6 +17,7 @@ import json, os, signal, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 import keras
+import numpy as np
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -28,6 +29,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.train import loop
 from hemaflow.tasks.train.config import ResolvedTrainConfig
+from hemaflow.tasks.train.devices import divided, use_devices
 from hemaflow.tasks.train.stage import run
 
 loop.PROGRESS_SECONDS = 0.0
@@ -52,6 +54,13 @@ with two_layers_registered():
         two = train(2, cut if sys.argv[3:] else lambda *_: None)
     except Interrupted:
         two = train(2)
+with use_devices("off"):
+    pixels = keras.Input((4, 4, 3))
+    model = divided(keras.Model(pixels, keras.layers.Identity()(pixels)))
+    if keras.backend.backend() == "tensorflow":
+        print(tf.distribute.get_strategy().num_replicas_in_sync)
+    else:
+        print(8 // len(model(np.zeros((8, 4, 4, 3))).addressable_shards[0].data))
 for made in (one, two):
     model = keras.saving.load_model(made.path(store, "model.keras"), compile=False)
     weights = [weight.tolist() for weight in model.get_weights()]
@@ -81,7 +90,8 @@ def test_two_devices_train_as_one(
     said = run_without(
         absent, TRAINING, tmp_path, *arguments, KERAS_BACKEND=backend, PYTHONPATH=str(ROOT), **variables
     )
-    one, two = (json.loads(line) for line in said.splitlines()[-2:])
+    num_devices, one, two = (json.loads(line) for line in said.splitlines()[-3:])
+    assert num_devices == 2
     for row, other in zip(one[0], two[0], strict=True):
         assert row.keys() == other.keys()
         for name in row.keys() - {"phase"}:
