@@ -84,9 +84,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         # What counts.
         ("tasks/layers/own_layers.py", "NUM_LENGTHS = 6", "NUM_LENGTHS = 7", ["augment"]),
         ("tasks/model/families/cnn.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 129)", ["train"]),
-        ("tasks/sources/kinds/folders.py", "listing.folders if folder}", "listing.folders if not folder}", ["ingest"]),
+        ("tasks/sources/kinds/folders.py", "folders if folder}", "folders if not folder}", ["ingest"]),
         ("tasks/ingest/config.py", "self.fold >= max(", "self.fold > max(", ["ingest"]),
-        ("tasks/train/objective.py", "momentum=0.9", "momentum=0.8", ["train"]),
+        ("tasks/train/objective.py", '"momentum": 0.9', '"momentum": 0.8', ["train"]),
         ("tasks/submit/runner.py", "LIBRARIES = (", 'LIBRARIES = ("pip", ', ["submit"]),
     ],
 )  # fmt: skip
