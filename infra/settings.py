@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """The object store: a local folder, or s3://bucket/prefix."""
     workers: int = Field(default_factory=available_cores, ge=1)
     """Number of processes or threads that work in parallel on this machine."""
+    devices: int = Field(default=0, ge=0)
+    """Number of devices that train together; 0 takes all GPUs, or the CPU where there is none."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")

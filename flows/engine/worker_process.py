@@ -33,6 +33,7 @@ from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft, Progress, silent
 from hemaflow.infra.results.fingerprint import ROOT, code_fingerprint, words
 from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
+from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.core.stage import Parents, StageConfig
 
@@ -45,11 +46,9 @@ POLL_SECONDS = 0.5
 TAIL_BYTES = 2000
 """How much of a dead worker's output an error shows."""
 
-SHARD_ENVIRONMENT = {
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "-1",
-}
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NUM_THREADS")
+"""Variables by which TensorFlow (two), JAX and OpenMP are told how many threads to compute with."""
+SHARD_ENVIRONMENT = {**dict.fromkeys(THREADS, "1"), "CUDA_VISIBLE_DEVICES": "-1"}
 """Variables of workers that write shards: they run side by side, with one thread each and without a GPU."""
 
 Log = Callable[[int, str], None]
@@ -305,7 +304,11 @@ class WorkerPool:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a worker: it imports the same hemaflow as this process."""
+    """Return the environment of a worker: it imports the same hemaflow as this process.
+
+    It computes with HEMAFLOW_WORKERS threads, unless the variables of the libraries say otherwise.
+    """
     folder = str(ROOT.absolute().parent)
     paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    threads = dict.fromkeys(THREADS, str(current_settings().workers))
+    return {**threads, **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

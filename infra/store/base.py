@@ -13,6 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -118,6 +119,13 @@ class Store(ABC):
             ObjectMissing: There is neither the object nor a copy.
             ObjectAltered: The object's bytes are others.
         """
+
+    def lend(self, name: str, sha256: str) -> AbstractContextManager[Path]:
+        """Lend a local file with the object's bytes, as `path` returns it, while the context is open.
+
+        A store that keeps local copies may remove this one afterwards.
+        """
+        return nullcontext(self.path(name, sha256))
 
     @abstractmethod
     def content_sha256(self, name: str) -> str:

@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, Unpack
 
@@ -29,7 +29,7 @@ from hemaflow.infra.store.base import Entry, Stat, Store, check_name
 from hemaflow.infra.store.s3_client import again_when_lost, reading_body, s3_client
 from hemaflow.infra.store.s3_errors import ABSENT, error_code, explained, refused
 from hemaflow.infra.store.s3_upload import Uploader
-from hemaflow.infra.store.staging import READS, Altered, Staging, Writer
+from hemaflow.infra.store.staging import READS, Altered, Fetch, Staging, Writer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
@@ -179,13 +179,16 @@ class S3Store(Store):
 
     def path(self, name: str, sha256: str) -> Path:
         """See Store: a copy in the staging folder."""
-        with self._explained(name):
-            try:
-                return self._staging.path(
-                    sha256, _suffix(name), lambda file, start: self._fetch(name, file, start)
-                )
-            except Altered:
-                raise self.altered(name, sha256) from None
+        with self._fetching(name, sha256) as fetch:
+            return self._staging.path(sha256, _suffix(name), fetch)
+
+    @contextmanager
+    def lend(self, name: str, sha256: str) -> Iterator[Path]:
+        """See Store: a copy in the staging folder."""
+        with ExitStack() as lent:
+            with self._fetching(name, sha256) as fetch:
+                path = lent.enter_context(self._staging.lend(sha256, _suffix(name), fetch))
+            yield path
 
     def content_sha256(self, name: str) -> str:
         """See Store."""
@@ -247,6 +250,15 @@ class S3Store(Store):
                 return answer.body.read(), answer.tag, answer.sha256
 
         return again_when_lost(read)
+
+    @contextmanager
+    def _fetching(self, name: str, sha256: str) -> Iterator[Fetch]:
+        """Yield what fetches an object into the staging folder; explain what fails."""
+        with self._explained(name):
+            try:
+                yield lambda file, start: self._fetch(name, file, start)
+            except Altered:
+                raise self.altered(name, sha256) from None
 
     def _fetch(self, name: str, file: Writer, start: int) -> None:
         """Write an object's bytes from `start` on to a file; go on where a connection breaks."""

@@ -4,11 +4,10 @@ The name of a copy is the SHA-256 of its bytes, which the manifest gives, and th
 Equal objects of all stores and runs share one copy, and every copy is checked after it is fetched.
 
 A process that fetches a copy holds an exclusive file lock on it (flock): other processes wait, and then use
-the copy. The next process resumes a fetch whose process died. A process that uses a copy holds a shared lock
-until the process ends.
+the copy. The next process resumes a fetch whose process died. Whoever uses a copy holds a shared lock on it.
 
-While all copies together exceed the size limit, those that no process uses are removed, the least recently
-used first. A copy in use is never removed, even beyond the limit.
+While all copies together exceed the size limit, or leave less than 1 GiB of the disk free, those that nobody
+uses are removed, the least recently used first. A copy in use is never removed, even beyond the limit.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ import os
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from hemaflow.infra.store.base import file_sha256
 
@@ -40,6 +40,8 @@ READS = 4
 """Number of reads of an object whose bytes are not those that were recorded: the network may damage bytes."""
 PARTIAL_SECONDS = 7 * 86400.0
 """Age after which an incomplete copy is deleted."""
+FREE_BYTES = 2**30
+"""Space that copies leave free on the disk: for the fetches under way, and for everybody else."""
 
 
 class Altered(Exception):
@@ -56,11 +58,15 @@ class Staging:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder.expanduser().absolute(), limit_bytes
-        self._used: dict[Path, int] = {}
+        self._used: dict[Path, BinaryIO] = {}
+        self._checked: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._used)
 
     def path(self, sha256: str, suffix: str, fetch: Fetch) -> Path:
-        """Return the copy with that SHA-256, fetched if necessary, and protect it from removal.
+        """Return the copy with that SHA-256, fetched if necessary.
+
+        It is protected from removal until `release`, or for as long as this object exists.
 
         Raises:
             Altered: `fetch` wrote other bytes, at every attempt.
@@ -69,14 +75,19 @@ class Staging:
         with self._lock:
             if path in self._used:
                 return path
-        with self._exclusive(path):
-            if not (path.is_file() and file_sha256(path) == sha256):
-                path.unlink(missing_ok=True)
-                self._fetch(sha256, path, fetch)
-            os.utime(path)
-            self._use(path)
-        self._make_room()
+        used = self._use(sha256, path, fetch)
+        with self._lock:
+            kept = self._used.setdefault(path, used)
+        if kept is not used:  # another thread was first
+            used.close()
         return path
+
+    @contextmanager
+    def lend(self, sha256: str, suffix: str, fetch: Fetch) -> Iterator[Path]:
+        """Yield the copy with that SHA-256 as `path` does; it is protected while the context is open."""
+        path = self._file(sha256, suffix)
+        with self._use(sha256, path, fetch):
+            yield path
 
     def adopt(self, sha256: str, suffix: str, path: Path) -> None:
         """Keep an uploaded local file as a copy, so that no process of this machine fetches it.
@@ -96,11 +107,28 @@ class Staging:
         self._make_room()
 
     def release(self) -> None:
-        """Allow the removal of all copies that this process uses."""
+        """Allow the removal of all copies that `path` returned."""
         with self._lock:
-            for descriptor in self._used.values():
-                os.close(descriptor)
-            self._used.clear()
+            _close_all(self._used)
+
+    def _use(self, sha256: str, path: Path, fetch: Fetch) -> BinaryIO:
+        """Return the copy as an open file, fetched if necessary; no process removes it until it is closed."""
+        with self._exclusive(path):
+            if not self._is_intact(path, sha256):
+                path.unlink(missing_ok=True)
+                self._fetch(sha256, path, fetch)
+            os.utime(path)
+            self._checked[path] = _signature(path)
+            used = path.open("rb")
+            fcntl.flock(used, fcntl.LOCK_SH)
+        self._make_room()
+        return used
+
+    def _is_intact(self, path: Path, sha256: str) -> bool:
+        """Return whether there is a copy with that SHA-256; reads it, unless it is as this object left it."""
+        if not path.is_file():
+            return False
+        return self._checked.get(path) == _signature(path) or file_sha256(path) == sha256
 
     def _fetch(self, sha256: str, path: Path, fetch: Fetch) -> None:
         partial = self._partial(path)
@@ -113,14 +141,8 @@ class Staging:
             partial.unlink()
         raise Altered(sha256)
 
-    def _use(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        with self._lock:
-            self._used[path] = descriptor
-
     def _make_room(self) -> None:
-        """Remove unused copies, the least recently used first, until the size limit is met."""
+        """Remove unused copies, the least recently used first, until the limits are met."""
         for partial in self.folder.glob("partial/*"):
             with suppress(FileNotFoundError):
                 if partial.stat().st_mtime < time.time() - PARTIAL_SECONDS:
@@ -130,7 +152,8 @@ class Staging:
             with suppress(FileNotFoundError):
                 status = path.stat()
                 copies.append((status.st_mtime, status.st_size, path))
-        excess = sum(size for _, size, _ in copies) - self.limit_bytes
+        missing = FREE_BYTES - shutil.disk_usage(self.folder).free
+        excess = max(missing, sum(size for _, size, _ in copies) - self.limit_bytes)
         for _, size, path in sorted(copies):
             if excess <= 0:
                 return
@@ -192,3 +215,15 @@ class _Hashed:
 
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    """Return what changes whenever a file is written to or replaced: inode, size and time of change."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _close_all(files: dict[Path, BinaryIO]) -> None:
+    """Close files, which gives back the locks on them, and forget them."""
+    while files:
+        files.popitem()[1].close()

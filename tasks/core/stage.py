@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -111,6 +112,10 @@ class Parents:
     def path(self, stored: StoredObject) -> Path:
         """Return a local, read-only file with the object's bytes, after checking them."""
         return self.store.path(stored.location, stored.sha256)
+
+    def lend(self, stored: StoredObject) -> AbstractContextManager[Path]:
+        """Lend a file as `path` returns it for as long as the context is open: its local copy may go then."""
+        return self.store.lend(stored.location, stored.sha256)
 
     def __getitem__(self, stage: str) -> Manifest:
         """Return the manifest of a parent stage, by the stage's name."""

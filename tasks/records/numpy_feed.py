@@ -7,13 +7,14 @@ seed and epoch alone, and memory is bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, starmap
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemaflow.tasks.records.prefetch import PrefetchedShards
-from hemaflow.tasks.records.schema import batched, read_batches
+from hemaflow.tasks.records.schema import batched
 from hemaflow.tasks.records.tfrecord import read_records
 
 Batch = tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
@@ -35,8 +36,7 @@ def training_batches(
     """Yield one epoch of (uint8[B, H, W, 3], float32[B, C][, float32[B]]); see `tasks/records/tf_feed.py`."""
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(shards))
-    shards.fetch(order)
-    records = _interleaved((read_records(shards.path(place)) for place in order), interleaved_shards)
+    records = _interleaved(_opened(shards, order), interleaved_shards)
     shuffled = islice(_shuffled(records, shuffle_buffer_images, rng), first_step * batch_size, None)
     for batch in batched(shuffled, image_size_pixels, batch_size):
         weights = (batch.labels @ np.array(class_weights, np.float32),) if class_weights else ()
@@ -45,10 +45,19 @@ def training_batches(
 
 def validation_batches(shards: PrefetchedShards, image_size_pixels: int, batch_size: int) -> Iterator[Batch]:
     """Yield all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
-    shards.fetch(range(len(shards)))
-    paths = (shards.path(place) for place in range(len(shards)))
-    for batch in read_batches(paths, image_size_pixels, batch_size):
+    records = chain.from_iterable(_opened(shards, range(len(shards))))
+    for batch in batched(records, image_size_pixels, batch_size):
         yield batch.images, batch.labels
+
+
+def _opened(shards: PrefetchedShards, order: Iterable[int]) -> Iterator[Iterator[bytes]]:
+    """Yield the records of each shard; a shard is given back after its last record."""
+
+    def read(number: int, path: Path) -> Iterator[bytes]:
+        yield from read_records(path)
+        shards.give_back(number)
+
+    return starmap(read, shards.lend(order))
 
 
 def _interleaved(sources: Iterator[Iterator[bytes]], at_once: int) -> Iterator[bytes]:

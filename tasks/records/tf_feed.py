@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemaflow.tasks.records import numpy_feed
 from hemaflow.tasks.records.prefetch import PrefetchedShards
@@ -64,22 +65,9 @@ def training_batches(
             first_step=first_step,
             class_weights=class_weights,
         )
-    import tensorflow as tf
 
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(shards))
-    shards.fetch(order)
-
-    def read(place: tf.Tensor) -> tf.data.Dataset:
-        path = tf.numpy_function(lambda place: str(shards.path(place)), [place], tf.string)
-        return tf.data.TFRecordDataset(tf.ensure_shape(path, ()), buffer_size=4 << 20)
-
-    records = tf.data.Dataset.from_tensor_slices(order).interleave(
-        read,
-        cycle_length=INTERLEAVED_SHARDS,
-        num_parallel_calls=INTERLEAVED_SHARDS,
-        deterministic=True,
-    )
+    records = _records(shards, rng.permutation(len(shards)), INTERLEAVED_SHARDS)
     records = records.shuffle(
         max(1, shuffle_buffer_images), seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
     )
@@ -97,15 +85,35 @@ def validation_batches(
     """Return all of a split as (uint8[B, H, W, 3], float32[B, C]), in order."""
     if not _tensorflow():
         return numpy_feed.validation_batches(shards, image_size_pixels, batch_size)
-    import tensorflow as tf
-
-    shards.fetch(range(len(shards)))
-    paths = [str(shards.path(place)) for place in range(len(shards))]
-    records = tf.data.TFRecordDataset(paths, buffer_size=4 << 20)
-    batches = records.batch(batch_size).map(
-        lambda batch: _tuple(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2
+    batches = (
+        _records(shards, np.arange(len(shards)), at_once=1)
+        .batch(batch_size)
+        .map(lambda batch: _tuple(decode(batch, image_size_pixels, num_classes)), num_parallel_calls=2)
     )
     return batches.prefetch(2)
+
+
+def _records(shards: PrefetchedShards, order: NDArray[np.int64], at_once: int) -> tf.data.Dataset:
+    """Return the records of shards as string[], one of each open shard in turn.
+
+    The order of the records is that of a parallel interleave; without one, no more shards are open than
+    `at_once`. On two shared x86-64 cores both read 30,000 records of 96 pixels a second.
+    """
+    import tensorflow as tf
+
+    def read(number: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
+        end = tf.data.Dataset.from_tensors("").filter(
+            lambda _: tf.numpy_function(shards.give_back, [number], tf.bool)
+        )
+        return tf.data.TFRecordDataset(path, buffer_size=4 << 20).concatenate(end)
+
+    def lend() -> Iterator[tuple[int, str]]:
+        return ((number, str(path)) for number, path in shards.lend(order))
+
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.string))
+    return tf.data.Dataset.from_generator(lend, output_signature=signature).interleave(
+        read, cycle_length=at_once
+    )
 
 
 def _tensorflow() -> bool:

@@ -25,6 +25,7 @@ from hemaflow.tasks.records.prefetch import PrefetchedShards
 from hemaflow.tasks.records.tf_feed import VAL_BATCH_SIZE, num_steps, training_batches, validation_batches
 from hemaflow.tasks.train import checkpoint
 from hemaflow.tasks.train.checkpoint import Position
+from hemaflow.tasks.train.devices import divided, enough_for_all, synchronize_batch_norm
 from hemaflow.tasks.train.initial_weights import starting_network
 from hemaflow.tasks.train.objective import balanced_weights, loss_of, optimizer_of
 from hemaflow.tasks.train.schedules import Best, Plateau, cosine_with_warmup
@@ -103,6 +104,7 @@ class Fitting:
         """Return the model to save: the trained weights, without the online augmentation."""
         if self.phases:
             self.model.set_weights(self.best_weights)
+        synchronize_batch_norm((self.body, self.head), together=False)
         return assemble(self.config.backbone, self.body, self.head, self.image_pixels, to_train=False)
 
     # Phases and epochs
@@ -156,7 +158,7 @@ class Fitting:
         )
         try:
             self.model.fit(
-                batches,
+                enough_for_all(batches),
                 steps_per_epoch=self.steps_per_epoch - at.step,
                 verbose=0,
                 callbacks=[self._steps(number)],
@@ -165,6 +167,9 @@ class Fitting:
         except Exception:
             self.train_shards.raise_failure()
             raise
+        if self.config.ema_momentum:
+            # Keras puts the averages themselves in the place of the weights: JAX would reuse their memory.
+            self.model.set_weights(self.model.get_weights())
         if self.stop_requested and at.step < self.steps_per_epoch:
             self._put_back_weights()
             self._keep_checkpoint()
@@ -179,7 +184,7 @@ class Fitting:
             accuracy=round(at.partial[1] / self.num_examples, 6),
             val_loss=validated[0] if validated else None,
             val_accuracy=validated[1] if validated else None,
-            learning_rate=float(self.model.optimizer.learning_rate),
+            learning_rate=float(self.model.optimizer.learning_rate.numpy()),
         )
         at.history.append(row)
         if validated:
@@ -225,7 +230,7 @@ class Fitting:
             self.averaged_epochs = self.average.count
 
     def _take_weights(self) -> None:
-        """Copy the weights as the optimizer left them: with EMA, `fit` ends by overwriting them."""
+        """Copy the weights as the optimizer left them: with EMA, `fit` ends by replacing them."""
         if self.config.ema_momentum:
             self.moving_weights = [variable.numpy() for variable in self.model.trainable_variables]
 
@@ -255,9 +260,8 @@ class Fitting:
                 done = batch + 1
                 at.step = first_step + done
                 at.optimizer_steps += 1
-                loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+                loss = float(logs["loss"])
                 images = fitting.images_before(at.step) - fitting.images_before(first_step)
-                at.partial = (before[0] + loss * images, before[1] + accuracy * images)
                 if not math.isfinite(loss):
                     raise StageError(
                         f"The loss became {loss} in epoch {number + 1}, step {at.step}.",
@@ -277,7 +281,10 @@ class Fitting:
                 if fitting.stop_requested:
                     self.model.stop_training = True
 
-            def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+                # Here the means are over the images of all devices; within the epoch, roughly.
+                images = fitting.images_before(at.step) - fitting.images_before(first_step)
+                at.partial = (before[0] + logs["loss"] * images, before[1] + logs["accuracy"] * images)
                 fitting._take_weights()
 
         return Steps()
@@ -384,7 +391,8 @@ class Fitting:
             from_layer = BACKBONES[config.backbone].last_stage
         # Now: a missing layer must fail before hours of transfer, not after them.
         self.first_layer = layer_index(self.body, from_layer) if config.fine_tuning.epochs else 0
-        self.model = assemble(
+        synchronize_batch_norm((self.body, self.head))
+        model = assemble(
             config.backbone,
             self.body,
             self.head,
@@ -393,6 +401,7 @@ class Fitting:
             online=config.online,
             seed=config.seed,
         )
+        self.model = divided(model)
 
     def _new_plateau(self) -> Plateau:
         config = self.config

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hemaflow.tasks.train.devices import clipped
+
 if TYPE_CHECKING:
     import keras
 
@@ -27,18 +29,22 @@ def optimizer_of(config: TrainConfig, learning_rate: float) -> keras.optimizers.
     """Return a new optimizer of the kind that a config names, with the learning rate of a phase."""
     import keras
 
-    common: dict[str, float | bool] = {"learning_rate": learning_rate}
-    if config.ema_momentum:
-        common |= {"use_ema": True, "ema_momentum": config.ema_momentum}
-    if config.gradient_clip_norm:
-        common["global_clipnorm"] = config.gradient_clip_norm
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(**common)
-    common["weight_decay"] = config.weight_decay
+    builder: type[keras.optimizers.Optimizer] = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "lion": keras.optimizers.Lion,
+        "sgd": keras.optimizers.SGD,
+    }[config.optimizer]
+    arguments: dict[str, float | bool] = {"learning_rate": learning_rate}
+    if config.optimizer != "adam":
+        arguments["weight_decay"] = config.weight_decay
     if config.optimizer == "sgd":
-        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    builder = {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}[config.optimizer]
-    return builder(**common)
+        arguments |= {"momentum": 0.9, "nesterov": True}
+    if config.ema_momentum:
+        arguments |= {"use_ema": True, "ema_momentum": config.ema_momentum}
+    if config.gradient_clip_norm:
+        return clipped(builder, config.gradient_clip_norm, **arguments)
+    return builder(**arguments)
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from hemaflow.infra.results.draft import Draft
@@ -31,6 +30,7 @@ from hemaflow.tasks.model.ensembles import ENSEMBLE
 from hemaflow.tasks.model.saving import save_model
 from hemaflow.tasks.train.config import ResolvedTrainConfig
 from hemaflow.tasks.train.data_overlap import data_overlap, trained_on
+from hemaflow.tasks.train.devices import use_devices
 from hemaflow.tasks.train.ensemble import load_ensemble, validate
 from hemaflow.tasks.train.loop import Fitting
 
@@ -50,9 +50,8 @@ def run(parents: Parents, config: ResolvedTrainConfig, draft: Draft) -> Manifest
     keras = load_keras()
     # Names of layers count what this process built before; its memory was freed when the job came in.
     keras.utils.clear_session(free_memory=False)
-    devices = use_devices(config.mixed_precision)
-    keras.utils.set_random_seed(config.seed)
-    with devices:
+    with use_devices(config.mixed_precision, together=not config.ensemble_of):
+        keras.utils.set_random_seed(config.seed)
         made = _average(parents, config) if config.ensemble_of else _train(parents, config, draft)
     model, history, facts = made
     if any(count != 0 for count in facts.data_overlap.values()):
@@ -121,33 +120,3 @@ def _other_models(store: Store, config: ResolvedTrainConfig) -> list[Manifest]:
     names = config.ensemble_of or (config.initial_weights,)
     found = (load_manifest(store, "train", key) for key in map(result_key, names) if key)
     return [loaded[0] for loaded in found if loaded]
-
-
-def use_devices(mixed_precision: str) -> AbstractContextManager[object]:
-    """Set up the devices of this machine, and return a context in which models are built for them.
-
-    Under the tensorflow backend all GPUs share each batch; under any other, one device does the work.
-    """
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        accelerators = [device for device in keras.distribution.list_devices() if "cpu" not in device]
-        policy = "mixed_bfloat16" if accelerators and mixed_precision == "auto" else "float32"
-        keras.mixed_precision.set_global_policy(policy)
-        log.info("training on %s in %s", accelerators[0] if accelerators else "CPU", policy)
-        return nullcontext()
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    policy = "float32"
-    if gpus and mixed_precision == "auto":
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        # Tensor cores compute in bfloat16 from compute capability 8.0 on.
-        policy = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
-    keras.mixed_precision.set_global_policy(policy)
-    log.info("training on %s in %s", f"{len(gpus)} GPU" if gpus else "CPU", policy)
-    strategy = tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
-    scope: AbstractContextManager[object] = strategy.scope()
-    return scope

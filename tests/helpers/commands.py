@@ -78,7 +78,14 @@ def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]
 
 
 def run(environment: dict[str, str], store: Store, *changes: str) -> Done:
-    process = start(environment, "run", "--store", store.url, "--json", *SMALL, *changes)
+    return ended(start(environment, *command(store, *changes)))
+
+
+def command(store: Store, *changes: str) -> list[str]:
+    return ["run", "--store", store.url, "--json", *SMALL, *changes]
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
     try:
         out, err = process.communicate(timeout=COMMAND_SECONDS)
     except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from helpers.facts import CLASSES, augment_facts, evaluate_facts, ingest_facts, train_facts
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
+from hemaflow.infra.store.base import Store
 from hemaflow.infra.store.local import LocalStore
 from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.records import schema
@@ -42,15 +43,15 @@ def put_shards(draft: Draft, split: str, num_images: int, num_shards: int = 1) -
             draft.put_file(schema.shard_name(split, shard, num_shards), path, num_records=count)
 
 
-def parents(store: LocalStore, num_train: int = 90, num_val: int = 30) -> Parents:
+def parents(store: Store, num_train: int = 90, num_val: int = 30, num_shards: int = 3) -> Parents:
     ingest = Draft(store, inputs("ingest"))
     put_shards(ingest, "val", num_val)
     augment = Draft(store, inputs("augment"))
-    put_shards(augment, "train", num_train, num_shards=3)
+    put_shards(augment, "train", num_train, num_shards)
     counts = {"train": num_train, "val": num_val, "test": 0}
     manifests = {
         "ingest": ingest.commit(**ingest_facts(CLASSES, SIZE, counts)),
-        "augment": augment.commit(**augment_facts(num_train, num_shards=3, image_size_pixels=SIZE)),
+        "augment": augment.commit(**augment_facts(num_train, num_shards=num_shards, image_size_pixels=SIZE)),
     }
     return Parents(store, manifests)
 

@@ -90,7 +90,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         ("tasks/model/families/cnn.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 129)", ["train"]),
         ("tasks/sources/kinds/folders.py", "listing.folders if folder}", "listing.folders}", ["ingest"]),
         ("tasks/ingest/config.py", "self.fold >= max(", "self.fold > max(", ["ingest"]),
-        ("tasks/train/objective.py", "momentum=0.9", "momentum=0.8", ["train"]),
+        ("tasks/train/objective.py", '"momentum": 0.9', '"momentum": 0.8', ["train"]),
         ("tasks/predict/heavy_mix.py", "MOST_OPERATIONS = ", "MOST_OPERATIONS = 1 + ", ["predict"]),
         # Metrics and pages run no network.
         ("tasks/evaluate/metrics.py", '@metric("nll"', NEW_METRIC, ["evaluate"]),

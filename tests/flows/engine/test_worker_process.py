@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hemaflow.flows.engine.worker_process import Job, StageWorker, Worker, WorkerPool
+from hemaflow.flows.engine.worker_process import THREADS, Job, StageWorker, Worker, WorkerPool
 from hemaflow.infra.errors import DataError, StageError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import KeyInputs, Manifest
@@ -66,10 +66,16 @@ def test_errors_come_back_as_they_are_and_the_worker_goes_on(store: LocalStore) 
         worker.stop()
 
 
-def test_a_worker_prepares_for_its_next_job(store: LocalStore) -> None:
+def test_a_worker_prepares_for_its_next_job_and_computes_with_the_threads_it_may(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEMAFLOW_WORKERS", "3")
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
     with StageWorker() as worker:
         worker.preload("helpers.jobs.prepare")
-        assert worker.make(job(store, "variables"), 60).facts["PREPARED"] == "yes"
+        facts = worker.make(job(store, "variables"), 60).facts
+    assert (facts["PREPARED"], facts["TF_NUM_INTRAOP_THREADS"]) == ("yes", "3")
 
 
 def test_what_fails_in_preparation_fails_again_in_the_job_that_needs_it(store: LocalStore) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
-from helpers.commands import ROOT, Whole, digests, run
+from helpers.commands import NUM_SHARDS, ROOT, Whole, command, digests, ended, start, until
 from hemaflow.flows.server.task_runner import task_runner
 from hemaflow.infra.errors import ConfigError
 from hemaflow.infra.settings import Settings
@@ -47,19 +50,35 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(1500)
-def test_shards_are_written_by_a_cluster(
+def test_a_cluster_writes_the_shards_even_if_a_worker_dies(
     whole: Whole, served: dict[str, str], cluster: str, cells: str, tmp_path: Path
 ) -> None:
     shared = LocalStore(tmp_path / "shared")
     environment = {**served, "HEMAFLOW_TASK_RUNNER": "dask", "HEMAFLOW_CLUSTER": cluster}
-    done = run(environment, shared, "--data", cells, "--until", "augment")
+    process = start(environment, *command(shared, "--data", cells, "--until", "augment"))
+    with Client(cluster, timeout="60s") as client:
+        first_worker = next(iter(client.run(os.getpid).values()))
+        until(lambda: complete(shared), process)
+        written = complete(shared)
+        os.kill(first_worker, signal.SIGKILL)
+        killed_ns = time.time_ns()
+    done = ended(process)
     assert done.code == 0, done.err
+    assert len(written) < NUM_SHARDS
+    for name in written:
+        (shard,) = shared.root.glob(f"stages/augment/**/{name}")
+        assert shard.stat().st_mtime_ns < killed_ns  # it was not written again
     expected = digests(whole.store, whole.done)
     assert digests(shared, done) == {stage: expected[stage] for stage in ("ingest", "augment")}
     assert done.err.splitlines()[-1] == "imported: prefect"
     with Client(cluster, timeout="60s") as client:
-        loaded = client.run(lambda: "tensorflow" in sys.modules)
-    assert list(loaded.values()) == [True, True]
+        assert first_worker not in client.run(os.getpid).values()
+        assert True in client.run(lambda: "tensorflow" in sys.modules).values()
+
+
+def complete(store: LocalStore) -> set[str]:
+    """The names of the shards of augment that are committed while the others are written."""
+    return {path.stem for path in store.root.glob("stages/augment/**/*.tfrecord.json")}
 
 
 def test_a_runner_that_is_not_installed_is_told_with_the_remedy() -> None:

@@ -95,8 +95,56 @@ def test_the_limit_holds_for_what_nobody_uses(tmp_path: Path) -> None:
     assert kept == contents[-2:]  # those used last
 
 
+def copies(staging: Staging) -> list[bytes]:
+    return sorted(path.read_bytes() for path in staging.folder.glob("objects/??/*"))
+
+
+def test_a_copy_that_was_given_back_may_go(staging: Staging) -> None:
+    first, second, third = (letter * 600 for letter in (b"a", b"b", b"c"))
+    with staging.lend(sha256(first), ".x", fetch(first)) as path:
+        with staging.lend(sha256(second), ".x", fetch(second)):
+            assert copies(staging) == [first, second]  # beyond the limit, but in use
+        with staging.lend(sha256(third), ".x", fetch(third)):
+            assert copies(staging) == [first, third]
+        assert path.read_bytes() == first
+    with staging.lend(sha256(second), ".x", fetch(second)):
+        assert copies(staging) == [second]
+    other = Staging(staging.folder, 1000)
+    other.path(sha256(first), ".x", fetch(first))
+    with staging.lend(sha256(third), ".x", fetch(third)):
+        assert copies(staging) == [first, third]
+    del other  # what it used is free, as when its process ends
+    with staging.lend(sha256(second), ".x", fetch(second)):
+        assert copies(staging) == [second]
+
+
+def test_a_copy_that_is_as_it_was_checked_is_not_read_again(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, read = b"content", list[Path]()
+    monkeypatch.setattr("hemaflow.infra.store.staging.file_sha256", lambda path: read.append(path) or "")
+    for _ in range(2):
+        with staging.lend(sha256(data), ".x", fetch(data)) as path:
+            pass
+    assert not read
+    path.write_bytes(b"CONTENT")
+    with staging.lend(sha256(data), ".x", fetch(data)):
+        assert path.read_bytes() == data
+    assert read == [path]
+
+
+def test_copies_leave_space_on_the_disk(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = b"a" * 400, b"b" * 400
+    with staging.lend(sha256(first), ".x", fetch(first)):
+        pass
+    monkeypatch.setattr("hemaflow.infra.store.staging.FREE_BYTES", 2**80)  # more than any disk has
+    with staging.lend(sha256(second), ".x", fetch(second)):
+        assert copies(staging) == [second]
+
+
 def use(folder: Path, data: bytes, ready: object, go_on: object) -> None:
-    Staging(folder, 1000).path(sha256(data), ".x", fetch(data))
+    staging = Staging(folder, 1000)
+    staging.path(sha256(data), ".x", fetch(data))
     ready.set()  # type: ignore[attr-defined]
     go_on.wait()  # type: ignore[attr-defined]
 

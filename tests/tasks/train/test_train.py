@@ -234,7 +234,7 @@ def test_a_checkpoint_goes_on_where_precision_is_another(
     second = {"mixed_float16": "float32", "float32": "mixed_float16"}[first]
     policies = [first, second]
 
-    def use_next(_: str) -> Any:
+    def use_next(_: str, together: bool) -> Any:
         keras.mixed_precision.set_global_policy(policies.pop(0))
         return nullcontext()
 
