@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +235,7 @@ def _read_all(
 
 def _in_order(function: Callable[[Given], Made], items: Sequence[Given]) -> Iterator[Made]:
     """Map a function over items in threads; yield results in order, with a bounded number in memory."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(current_settings().workers) as pool:
         for start in range(0, len(items), CHUNK_IMAGES):
             yield from pool.map(function, items[start : start + CHUNK_IMAGES])
 
