@@ -40,17 +40,15 @@ from hemaflow.tasks.evaluate.robustness import Robustness
 from hemaflow.tasks.evaluate.view_search import IDENTITY, Answers, Choice, Condition, choose, keep_harmless
 from hemaflow.tasks.inference.classifier import split_batches
 from hemaflow.tasks.inference.views import average, parse_views, predict_each
-from hemaflow.tasks.ingest.findings import read_pictures
+from hemaflow.tasks.ingest.findings import read_findings, read_pictures
 from hemaflow.tasks.records.predictions import write_predictions
 from hemaflow.tasks.report import report
 from hemaflow.tasks.report.inputs import Examples, Explained, Mistake, ReportInputs
-from hemaflow.tasks.sources.base import Finding
 
 if TYPE_CHECKING:
     import keras
 
 _HISTORY = TypeAdapter(list[EpochRow])
-_FINDINGS = TypeAdapter(list[Finding])
 
 
 class Predictions(NamedTuple):
@@ -231,7 +229,7 @@ def _report_inputs(
         metrics=measured,
         metric_texts={name: registered.text for name, registered in metrics.METRICS.items()},
         history=_HISTORY.validate_json(train.read(parents.store, "history.json")),
-        findings=_FINDINGS.validate_json(ingest.read(parents.store, "findings.json")),
+        findings=read_findings(parents.store, ingest),
         num_findings=facts.num_findings,
         preview_png=augment.read(parents.store, "preview.png"),
         mistakes=list(mistakes),

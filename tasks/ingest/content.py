@@ -35,7 +35,7 @@ def _largest_deviation(pixels: NDArray[np.uint8]) -> float:
     Scalar products take a tenth of the time of numpy's std, and are exact: sums of whole numbers below 2^53.
     """
     channels = (pixels[..., channel].astype(np.float64).reshape(-1) for channel in range(3))
-    return max(np.sqrt(np.vdot(one, one) / one.size - one.mean() ** 2) for one in channels)
+    return float(np.sqrt(max(np.vdot(one, one) / one.size - one.mean() ** 2 for one in channels)))
 
 
 def _correlation(pixels: NDArray[np.uint8]) -> float:

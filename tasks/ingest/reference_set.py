@@ -21,7 +21,7 @@ from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import IngestFacts
-from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.records.index import Index
 from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
@@ -162,13 +162,14 @@ class IngestedTest(Source):
     def scan(self) -> Scan:
         """See Source."""
         classes = self._facts.classes
-        rows = [
-            row for row in read_index(self._manifest.read(self._store, "index.csv")) if row.split == "test"
-        ]
+        index = Index.of(self._store, self._manifest)
+        rows = index.places("test").tolist()
+        refs = [index.ids[row].removeprefix(PREFIX) for row in rows]
         shards = [self._manifest.path(self._store, o.name) for o in self._manifest.matching("test-")]
         places = (place for shard in shards for place in record_places(shard))
-        self._places = {row.id.removeprefix(PREFIX): place for row, place in zip(rows, places, strict=True)}
-        items = [Item(row.id.removeprefix(PREFIX), classes[row.label], "test") for row in rows]
+        self._places = dict(zip(refs, places, strict=True))
+        labels = index.labels[rows].tolist()
+        items = [Item(ref, classes[label], "test") for ref, label in zip(refs, labels, strict=True)]
         if not items:
             raise DataError(
                 "The reference set is empty: that result of ingest has no test split.",

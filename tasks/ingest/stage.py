@@ -2,9 +2,9 @@
 
 Reads the source that --data names. Writes
 
-    index.csv                          one row per image (tasks/records/index.py)
+    index.npz                          one row per image (tasks/records/index.py)
     train-…, val-…, test-….tfrecord    the images in the order of the index (tasks/records/schema.py)
-    findings.json, findings.tfrecord   everything that was dropped, grouped or unusual, and why
+    findings.npz, findings.tfrecord    everything that was dropped, grouped or unusual, and why
                                        (tasks/ingest/findings.py)
 
 Guarantees: nothing is dropped without a finding. A picture and its near duplicates are in one split, unless
@@ -51,7 +51,7 @@ from hemaflow.tasks.ingest.reference_set import (
     result_key,
 )
 from hemaflow.tasks.ingest.splitting import split_fold, split_groups, split_rest
-from hemaflow.tasks.records.index import Row, write_index
+from hemaflow.tasks.records.index import INDEX, Row, encode_index
 from hemaflow.tasks.records.schema import encode, one_hot, record_bytes, shard_name
 from hemaflow.tasks.records.tfrecord import write_records
 from hemaflow.tasks.sources.base import Finding, Item, Scan, Source
@@ -121,7 +121,7 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         findings += _missing_classes(classes, counts)
         num_findings = put_findings(findings, fitted, draft, folder / "shard")
     _require_unchanged(parents, config, draft)
-    draft.put("index.csv", write_index(rows))
+    draft.put(INDEX, encode_index(rows))
     _log(findings, num_findings)
     return IngestFacts(
         classes=classes,
