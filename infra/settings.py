@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     """The object store: a local folder, or s3://bucket/prefix."""
     workers: int = Field(default_factory=available_cores, ge=1)
     """Number of processes or threads that work in parallel on this machine."""
+    chunk_images: int = Field(default=1024, ge=1)
+    """Number of images that ingest examines as one piece of work, which the store keeps; fewer where they
+    are large. Data of a few such pieces is examined in one process."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")

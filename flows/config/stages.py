@@ -55,14 +55,19 @@ class Stage:
         libraries: Distributions whose version is part of its key.
         preload: Functions that import the large libraries of its work, each as `package.module.function`; its
             worker calls them while the stage before it works.
-        fans_out: Whether it is made of parts (shards) that are written side by side.
+        parts: What its parts are called that are written side by side: `shards`; empty where it has none.
     """
 
     name: StageName
     parents: tuple[StageName, ...]
     libraries: tuple[str, ...]
     preload: tuple[str, ...] = ()
-    fans_out: bool = False
+    parts: str = ""
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether it is made of parts that are written side by side."""
+        return bool(self.parts)
 
     @property
     def module_name(self) -> str:
@@ -78,13 +83,18 @@ class Stage:
 STAGES: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
+        Stage(
+            "ingest",
+            (),
+            ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash"),
+            parts="chunks of images",
+        ),
         Stage(
             "augment",
             ("ingest",),
             ("tensorflow", "keras", "keras-cv", "numpy", "pillow"),
             preload=("hemaflow.tasks.layers.keras_cv_chain.load_keras_cv",),
-            fans_out=True,
+            parts="shards",
         ),
         Stage(
             "train",

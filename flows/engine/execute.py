@@ -1,6 +1,6 @@
 """Carries out a run, stage by stage: plan once, then reuse or make each stage, and keep the record.
 
-A `Runner` calls the work: `DirectRunner` calls it in this process, with threads for shards; the flow of
+A `Runner` calls the work: `DirectRunner` calls it in this process, with threads for parts; the flow of
 `flows/training.py` makes a Prefect task of each call. What is done is the same.
 """
 
@@ -19,7 +19,6 @@ from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.errors import StageError, StoreUnavailable
 from hemaflow.infra.results.manifest import StoredObject
-from hemaflow.tasks.augment.shard_plan import Shard
 from hemaflow.tasks.core.stage import Parents
 
 RETRY_SECONDS: tuple[float, ...] = (10.0, 60.0)
@@ -35,13 +34,13 @@ class Runner(Protocol):
     def stage(self, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> None:
         """Call `complete_stage`."""
 
-    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
-        """Call `write_shard` for every job; return the shards in the order of the jobs.
+    def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """Call `write_part` for every job; return the parts in the order of the jobs.
 
         Args:
             run: The run.
-            jobs: One for each shard.
-            written: Called with the number of shards that are complete.
+            jobs: One for each part.
+            written: Called with the number of parts that are complete.
         """
 
 
@@ -50,14 +49,20 @@ def execute(run: Run, runner: Runner) -> RunRecord:
     decisions = run.plan()
     with run.recorded() as record:
         run.confirm(decisions)
-        for stage in run.engine.stages:
+        for place, stage in enumerate(run.engine.stages):
             with run.decided(stage) as decision:
                 if decision.forget:
                     decision.draft(run.store).forget()
-                if decision.state == "run":
+                runs, fans_out = decision.state == "run", STAGES[stage].fans_out
+                jobs = _part_jobs(run, decision) if runs and fans_out else []
+                if runs:
                     _preload_after(run, stage, decisions)
-                writes_shards = decision.state == "run" and STAGES[stage].fans_out
-                runner.stage(run, decision, _write_shards(run, decision, runner) if writes_shards else ())
+                parts = _write_parts(run, decision, jobs, runner) if jobs else []
+                if not any(
+                    one.state == "run" and STAGES[one.stage].fans_out for one in decisions[place + 1 :]
+                ):
+                    run.shard_workers.release()
+                runner.stage(run, decision, parts)
     return record
 
 
@@ -69,7 +74,7 @@ def complete_stage(
     Args:
         run: The run.
         decision: What is to happen with the stage.
-        parts: The shards, for a stage that is made of them.
+        parts: The parts, for a stage that is made of them.
         write_log: Receives the worker's log records; hemaflow's logger where None.
     """
     if decision.state == "reuse":
@@ -82,14 +87,14 @@ def complete_stage(
     run.finish(decision, manifest)
 
 
-def write_shard(
+def write_part(
     job: Job, pool: WorkerPool, timeout_seconds: float, write_log: Log | None = None
 ) -> StoredObject:
-    """Write one shard in a worker of the pool, or find it complete."""
+    """Write one part of a stage in a worker of the pool, or find it complete."""
     with pool.lend() as worker:
         part = worker.do(job, timeout_seconds, log=write_log or log.log)
     if not isinstance(part, StoredObject):
-        raise StageError("A shard did not end with a commit.", received=type(part).__name__)
+        raise StageError("A part did not end with a commit.", received=type(part).__name__)
     return part
 
 
@@ -117,14 +122,14 @@ class DirectRunner:
         """See Runner."""
         with_retries(lambda: complete_stage(run, decision, parts))
 
-    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+    def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
         """See Runner."""
         num_threads = max(1, min(run.settings.workers, len(jobs)))
-        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="shards")
+        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="parts")
         timeout = run.settings.stage_timeout_seconds
 
         def write(job: Job) -> StoredObject:
-            return with_retries(lambda: write_shard(job, run.shard_workers, timeout))
+            return with_retries(lambda: write_part(job, run.shard_workers, timeout))
 
         try:
             futures = [threads.submit(write, job) for job in jobs]
@@ -132,8 +137,10 @@ class DirectRunner:
                 future.result()
                 written(done)
             return [future.result() for future in futures]
-        finally:
+        except BaseException:
             run.shard_workers.stop()
+            raise
+        finally:
             threads.shutdown(cancel_futures=True)
 
 
@@ -162,15 +169,24 @@ def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) ->
         run.shard_workers.preload(*preload)
 
 
-def _write_shards(run: Run, decision: Decision, runner: Runner) -> list[StoredObject]:
-    """Write the shards of a stage side by side; return them in the order of the plan."""
-    stage = STAGES[decision.stage]
+def _part_jobs(run: Run, decision: Decision) -> list[Job]:
+    """Plan the parts of a stage; return a job for each."""
     draft = decision.draft(run.store)
     for stored in decision.intact:
         draft.commit_part(stored)
-    parents = Parents(run.store, run.parents(decision.stage))
-    shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
-    progress = run.progress(decision.stage)
-    progress(0, len(shards), "shards")
-    jobs = [job_of(run, decision, "write", shard) for shard in shards]
-    return runner.shards(run, jobs, lambda done: progress(done, len(shards), "shards"))
+    stage, config = STAGES[decision.stage], run.engine.stage_config(decision.stage)
+    if stage.parents:
+        planned = stage.module.plan(Parents(run.store, run.parents(decision.stage)), config)
+    else:  # it lists the source, which takes memory, and libraries that this process is not to load
+        job, timeout = job_of(run, decision, "plan"), run.settings.stage_timeout_seconds
+        planned = with_retries(lambda: run.worker.do(job, timeout, log=log.log))
+    if not isinstance(planned, list):
+        raise StageError(f"{stage.name} has no plan.", received=type(planned).__name__)
+    return [job_of(run, decision, "write", part) for part in planned]
+
+
+def _write_parts(run: Run, decision: Decision, jobs: Sequence[Job], runner: Runner) -> list[StoredObject]:
+    """Write the parts of a stage side by side; return them in the order of the plan."""
+    progress, text = run.progress(decision.stage), STAGES[decision.stage].parts
+    progress(0, len(jobs), text)
+    return runner.parts(run, jobs, lambda done: progress(done, len(jobs), text))

@@ -11,6 +11,7 @@ a result that was made with it. Apart from the names, memory does not grow with 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,12 @@ class Reference(Source):
 
     def __init__(self, source: Source) -> None:
         self._source, self.name = source, f"{PREFIX}{source.name}"
+        self.is_random_access = source.is_random_access  # type: ignore[misc]
+
+    @property
+    def kind(self) -> str:
+        """See Source: that of the source behind it."""
+        return self._source.kind
 
     def content_digest(self) -> str:
         """See Source."""
@@ -133,6 +140,10 @@ class Reference(Source):
             finding._replace(items=[PREFIX + item for item in finding.items]) for finding in scan.findings
         ]
         return Scan(scan.classes, items, findings)
+
+    def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
+        """See Source."""
+        return self._source.identities([ref.removeprefix(PREFIX) for ref in refs])
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""

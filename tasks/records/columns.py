@@ -20,6 +20,18 @@ _SIZES = ".bytes"
 
 def write_columns(columns: Mapping[str, Column]) -> bytes:
     """Return columns as an .npz, in the order given."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **_arrays(columns))
+    return buffer.getvalue()
+
+
+def save_columns(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write columns to a file as `write_columns` returns them, without a copy in memory."""
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **_arrays(columns))
+
+
+def _arrays(columns: Mapping[str, Column]) -> dict[str, NDArray[np.generic]]:
     arrays: dict[str, NDArray[np.generic]] = {}
     for name, column in columns.items():
         if isinstance(column, np.ndarray):
@@ -28,9 +40,7 @@ def write_columns(columns: Mapping[str, Column]) -> bytes:
         encoded = [text.encode() for text in column]
         arrays[name] = np.frombuffer(b"".join(encoded), np.uint8)
         arrays[name + _SIZES] = np.array([len(text) for text in encoded], np.uint32)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    return arrays
 
 
 class Columns:

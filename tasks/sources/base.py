@@ -52,6 +52,8 @@ class Source(ABC):
     """What --data is for this kind of source, in words."""
     names: ClassVar[tuple[str, ...]] = ()
     """What --data is where it is one of a few names; empty for paths and addresses."""
+    is_random_access: ClassVar[bool] = False
+    """Whether `decode` works without a `scan` before it, so that several processes can share the work."""
     name: str
     """What this source is called in reports and errors."""
 
@@ -65,6 +67,11 @@ class Source(ABC):
             DataError: It is of this kind, and cannot be used.
         """
         return None
+
+    @property
+    def kind(self) -> str:
+        """The kind of this source: `identities` of one kind are compared with each other."""
+        return type(self).__name__
 
     @abstractmethod
     def content_digest(self) -> str:

@@ -1,4 +1,4 @@
-"""The shards of augment on a Dask cluster of two worker processes: the same bytes as by this machine."""
+"""Chunks of ingest and shards of augment by two worker processes of Dask: the bytes of this machine."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def test_shards_are_written_by_a_cluster(
 ) -> None:
     shared = LocalStore(tmp_path / "shared")
     environment = {**served, "HEMAFLOW_TASK_RUNNER": "dask", "HEMAFLOW_CLUSTER": cluster}
+    environment["HEMAFLOW_CHUNK_IMAGES"] = "4"
     done = run(environment, shared, "--data", cells, "--until", "augment")
     assert done.code == 0, done.err
     expected = digests(whole.store, whole.done)
