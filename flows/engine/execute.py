@@ -53,14 +53,14 @@ def execute(run: Run, runner: Runner) -> RunRecord:
             with run.decided(stage) as decision:
                 if decision.forget:
                     decision.draft(run.store).forget()
-                runs, fans_out = decision.state == "run", STAGES[stage].fans_out
-                jobs = _part_jobs(run, decision) if runs and fans_out else []
-                if runs:
-                    _preload_after(run, stage, decisions)
-                parts = _write_parts(run, decision, jobs, runner) if jobs else []
-                if not any(
-                    one.state == "run" and STAGES[one.stage].fans_out for one in decisions[place + 1 :]
-                ):
+                later = [one for one in decisions[place + 1 :] if one.state == "run"]
+                parts: list[StoredObject] = []
+                if decision.state == "run":
+                    jobs = _part_jobs(run, decision) if STAGES[stage].fans_out else []
+                    _preload_for(run, stage, later, in_pool=False)
+                    parts = _write_parts(run, decision, jobs, runner) if jobs else []
+                    _preload_for(run, stage, later, in_pool=True)
+                if not any(STAGES[one.stage].fans_out for one in later):
                     run.shard_workers.release()
                 runner.stage(run, decision, parts)
     return record
@@ -155,18 +155,24 @@ def with_retries(work: Callable[[], Result]) -> Result:
     return work()
 
 
-def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) -> None:
-    """Have the worker of the next stage import its libraries while this one works, if both are to run."""
-    following = next((later for later in decisions if stage in STAGES[later.stage].parents), None)
-    if following is None or following.state != "run":
+def _preload_for(run: Run, stage: StageName, later: Sequence[Decision], *, in_pool: bool) -> None:
+    """Have a worker import the libraries of the next stage while this one works.
+
+    Args:
+        run: The run.
+        stage: This stage.
+        later: The stages that run after it.
+        in_pool: Whether to ask the pool, for a next stage whose parts it writes; else the stage worker.
+    """
+    following = next((one.stage for one in later if stage in STAGES[one.stage].parents), None)
+    if following is None or STAGES[following].fans_out != in_pool:
         return
-    if not run.engine.stage_config(following.stage).needs_libraries:
+    if not STAGES[following].preload or not run.engine.stage_config(following).needs_libraries:
         return
-    preload, fans_out = STAGES[following.stage].preload, STAGES[following.stage].fans_out
-    if preload and not fans_out:
-        run.worker.preload(*preload)
-    elif preload and run.settings.task_runner == "threads":
-        run.shard_workers.preload(*preload)
+    if not in_pool:
+        run.worker.preload(*STAGES[following].preload)
+    elif run.settings.task_runner == "threads":
+        run.shard_workers.preload(*STAGES[following].preload)
 
 
 def _part_jobs(run: Run, decision: Decision) -> list[Job]:
