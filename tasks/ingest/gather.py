@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from hemaflow.tasks.ingest.examined import (
     Examined,
     examine,
     load_examined,
+    load_identities,
 )
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.parts import (
@@ -29,7 +31,6 @@ from hemaflow.tasks.ingest.parts import (
     chunks_of,
     group_of,
     images_per_chunk,
-    part_of,
     shared_parts,
     write_part,
 )
@@ -129,13 +130,14 @@ def gather(
     made = _Collected(_distinct(identities), refs, fitted, draft)
     parts: list[Part] = []
     for stored in given:
-        parts += made.take_part(part_of(draft.store, stored))
+        path = draft.store.path(stored.location, stored.sha256)
+        parts += made.take_part(Part.of(stored, load_identities(path)), path)
     for part in shared_parts(draft.store, group):
         with suppress(ObjectMissing, ObjectAltered):  # its pictures are examined again
             parts += made.take_part(part, only_readable=True)
     for chunk in chunks_of(refs, identities, made.missing(), config, group, of_reference):
         stored = write_part(source, chunk, config, draft, num_threads)
-        parts += made.take_part(Part(stored=stored, identities=chunk.identities.hex()))
+        parts += made.take_part(Part.of(stored, chunk.contents))
     return Gathered(*made.listed(items), parts)
 
 
@@ -157,11 +159,12 @@ class _Collected:
         """Return the first item of each picture that is not known yet, in the order of the source."""
         return np.sort(self._distinct.first[~self._is_done])
 
-    def take_part(self, part: Part, only_readable: bool = False) -> list[Part]:
+    def take_part(self, part: Part, path: Path | None = None, *, only_readable: bool = False) -> list[Part]:
         """Take what is not known yet from a part; return the part if it held any.
 
         Args:
             part: The part.
+            path: A local file of it, which was checked; fetched and checked where None.
             only_readable: Leave the others: it may have been the disk or the network that failed.
 
         Raises:
@@ -172,8 +175,8 @@ class _Collected:
         fresh = ~self._is_done[numbers]
         if not fresh.any():
             return []
-        path = self._draft.store.path(part.stored.location, part.stored.sha256)
-        examined = load_examined(path)
+        stored = part.stored
+        examined = load_examined(path or self._draft.store.path(stored.location, stored.sha256))
         if only_readable:
             fresh &= examined.is_readable[rows]
         self.take(rows[fresh], numbers[fresh], examined)

@@ -27,9 +27,12 @@ from hemaflow.infra.results.manifest import KeyInputs, StoredObject
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store, file_sha256, in_parallel
 from hemaflow.tasks.core.scratch import scratch_folder
+from hemaflow.tasks.core.stage import Parents
 from hemaflow.tasks.ingest.config import IngestConfig
-from hemaflow.tasks.ingest.examined import IDENTITY_BYTES, examine, load_identities, save_examined
+from hemaflow.tasks.ingest.examined import IDENTITY_BYTES, examine, save_examined
+from hemaflow.tasks.ingest.reference_set import open_reference
 from hemaflow.tasks.sources.base import Source
+from hemaflow.tasks.sources.registry import open_source
 
 FOLDER, USES = "parts/", "parts/uses/"
 CHUNK_BYTES = 64 << 20
@@ -63,6 +66,11 @@ class Chunk:
         """The names of the pictures."""
         return self.names.split(_BETWEEN_NAMES)
 
+    @property
+    def contents(self) -> NDArray[np.uint8]:
+        """What identifies the contents of the pictures, uint8[N, IDENTITY_BYTES]."""
+        return np.frombuffer(self.identities, np.uint8).reshape(-1, IDENTITY_BYTES)
+
 
 class Part(BaseModel):
     """Examined pictures in the store."""
@@ -72,6 +80,11 @@ class Part(BaseModel):
     stored: StoredObject
     identities: str
     """What identifies their contents, 2 × IDENTITY_BYTES hexadecimal digits each."""
+
+    @classmethod
+    def of(cls, stored: StoredObject, contents: NDArray[np.uint8]) -> Part:
+        """Return the part with that object, whose pictures have these contents: uint8[N, IDENTITY_BYTES]."""
+        return cls(stored=stored, identities=contents.tobytes().hex())
 
     @property
     def contents(self) -> NDArray[np.uint8]:
@@ -137,10 +150,9 @@ def write_part(
         return complete
     refs = chunk.refs
     examined = examine(source, refs, config.image_size_pixels, config.fit, num_threads)
-    identities = np.frombuffer(chunk.identities, np.uint8).reshape(-1, IDENTITY_BYTES)
     with scratch_folder() as folder:
         path = folder / chunk.name
-        save_examined(path, identities, examined)
+        save_examined(path, chunk.contents, examined)
         return draft.commit_part(_put(draft.store, chunk, path, len(refs)))
 
 
@@ -152,12 +164,6 @@ def _put(store: Store, chunk: Chunk, path: Path, num_records: int) -> StoredObje
     return StoredObject(
         name=chunk.name, location=location, size_bytes=size, sha256=sha256, num_records=num_records
     )
-
-
-def part_of(store: Store, stored: StoredObject) -> Part:
-    """Return the part whose object this is. Raises ObjectMissing, ObjectAltered."""
-    identities = load_identities(store.path(stored.location, stored.sha256))
-    return Part(stored=stored, identities=identities.tobytes().hex())
 
 
 def shared_parts(store: Store, group: str) -> list[Part]:
@@ -188,3 +194,26 @@ def _folder(group: str) -> str:
 
 def _record(part: Part) -> str:
     return f"{part.stored.location.rsplit('/', 2)[0]}/{part.stored.name.removesuffix('.npz')}.json"
+
+
+class OpenedSource:
+    """The source whose chunks this process examines, kept open from one chunk to the next."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._opened: tuple[str, bool] | None = None
+
+    def of(self, chunk: Chunk, parents: Parents, config: IngestConfig, key: str) -> Source:
+        """Return the source of a chunk of the ingest with this key. Raises DataError."""
+        if self._source is None or self._opened != (key, chunk.of_reference):
+            if self._source is not None:
+                self._source.close()
+                self._source = None
+            settings = current_settings()
+            self._source = (
+                open_reference(config.reference, parents.store, settings)
+                if chunk.of_reference
+                else open_source(parents.data, settings)
+            )
+            self._opened = key, chunk.of_reference
+        return self._source

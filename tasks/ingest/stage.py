@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from hemaflow.tasks.ingest.config import IngestConfig, ResolvedIngestConfig
 from hemaflow.tasks.ingest.findings import put_findings
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.gather import gather, missing_chunks
-from hemaflow.tasks.ingest.parts import Chunk, Part, share, write_part
+from hemaflow.tasks.ingest.parts import Chunk, OpenedSource, Part, share, write_part
 from hemaflow.tasks.ingest.reference_set import (
     open_reference,
     reference_sha256,
@@ -99,7 +100,8 @@ def write(parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: C
 
     Peak memory follows from HEMAFLOW_CHUNK_IMAGES, not from the number of images. Raises StoreFull.
     """
-    return write_part(_opened.source(parents, config, draft, chunk), chunk, config, draft, THREADS_OF_WORKER)
+    source = _opened.of(chunk, parents, config, draft.key)
+    return write_part(source, chunk, config, draft, THREADS_OF_WORKER)
 
 
 def finish(
@@ -133,7 +135,7 @@ def finish(
         rows = _rows(cleaned, fixed, classes, config)
         for split in SPLITS:
             of_split = [row for row in rows if row.split == split]
-            _write_split(fitted, of_split, split, len(classes), config, draft, folder / "shard")
+            _write_split(fitted, of_split, split, len(classes), config, draft, folder)
         counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
         findings += _missing_classes(classes, counts)
         num_findings = put_findings(findings, fitted, draft, folder / "shard")
@@ -157,27 +159,7 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
     return finish(parents, config, draft, ())
 
 
-class _Opened:
-    """The source whose pictures this process examines, kept open from chunk to chunk."""
-
-    def __init__(self) -> None:
-        self._named: tuple[object, ...] = ()
-        self._source: Source | None = None
-
-    def source(self, parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: Chunk) -> Source:
-        """Return the source of a chunk. Raises DataError."""
-        data = config.reference if chunk.of_reference else parents.data
-        named = (data, chunk.of_reference, draft.key)
-        if self._source is None or named != self._named:
-            if self._source is not None:
-                self._source.close()
-            settings = current_settings()
-            of_reference = open_reference(data, parents.store, settings) if chunk.of_reference else None
-            self._source, self._named = of_reference or open_source(data, settings), named
-        return self._source
-
-
-_opened = _Opened()
+_opened = OpenedSource()
 
 
 def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> None:
@@ -298,17 +280,23 @@ def _write_split(
     num_classes: int,
     config: IngestConfig,
     draft: Draft,
-    path: Path,
+    folder: Path,
 ) -> None:
-    """Write the shards of a split, each through the same local file."""
+    """Write the shards of a split, several at once, each through a local file."""
     per_shard = max(1, config.shard_bytes // record_bytes(config.image_size_pixels, num_classes))
     num_shards = -(-len(rows) // per_shard)
-    for number in range(num_shards):
+
+    def write_shard(number: int) -> None:
         of_shard = rows[number * per_shard : (number + 1) * per_shard]
         records = (encode(row.id, fitted[row.source], one_hot(row.label, num_classes)) for row in of_shard)
-        count = write_records(path, records)
-        draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
-        draft.progress(number + 1, num_shards, f"writing {split}")
+        name = shard_name(split, number, num_shards)
+        count = write_records(folder / name, records)
+        draft.put_file(name, folder / name, num_records=count)
+        (folder / name).unlink()
+
+    with ThreadPoolExecutor(current_settings().workers) as pool:
+        for done, _ in enumerate(pool.map(write_shard, range(num_shards)), start=1):
+            draft.progress(done, num_shards, f"writing {split}")
 
 
 def _missing_classes(classes: Sequence[str], counts: Mapping[Split, Counter[int]]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,24 @@ def test_chunks_in_any_order_give_the_result_of_one_piece(
     assert len(decoded) == 2 * PER_CLASS
     whole = Ingest(LocalStore(tmp_path / "other"), cells).run()
     assert manifest.model_dump() == whole.model_dump()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_the_reference_set_is_in_parts_too(store: LocalStore, cells: Path, tmp_path: Path, form: str) -> None:
+    reference = tmp_path / "reference"
+    add(reference, "red", *range(8, 20))
+    add(reference, "blue", *range(8, 20))
+    for folder in (cells, reference) if form == "zip" else ():
+        shutil.make_archive(str(folder), "zip", folder)
+    ending = ".zip" if form == "zip" else ""
+    data, config = tmp_path / f"cells{ending}", {"reference": str(tmp_path / f"reference{ending}")}
+    ingest = Ingest(store, data, **config)
+    chunks = ingest.plan()
+    assert [chunk.of_reference for chunk in chunks] == [True] * NUM_CHUNKS + [False] * NUM_CHUNKS
+    manifest = ingest.finish(*(ingest.write(chunk) for chunk in chunks))
+    whole = Ingest(LocalStore(tmp_path / "other"), data, **config).run()
+    assert manifest.digest == whole.digest
+    assert manifest.facts["num_examples"]["test"] == 24
 
 
 def test_an_ingest_that_was_killed_examines_only_what_is_missing(
