@@ -22,7 +22,7 @@ from hemaflow.flows.config.recipes import RecipeName
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import FromStage, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine
-from hemaflow.flows.engine.execute import RETRY_SECONDS, complete_stage, execute, write_part
+from hemaflow.flows.engine.execute import RETRY_SECONDS, complete_stage, execute, part_of, write_part
 from hemaflow.flows.engine.observer import LogObserver, Observers, watched_run
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
@@ -32,7 +32,7 @@ from hemaflow.flows.runs.record import RunRecord
 from hemaflow.flows.server.accelerator_slot import accelerator
 from hemaflow.flows.server.supervision import supervised
 from hemaflow.flows.server.task_runner import task_runner
-from hemaflow.infra.errors import StageError, StoreUnavailable
+from hemaflow.infra.errors import StoreUnavailable
 from hemaflow.infra.results.draft import silent
 from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.infra.settings import current_settings
@@ -129,7 +129,7 @@ class PrefectRunner:
             for future in as_completed(futures):
                 done += len(future.result())
                 written(done)
-            return [part for future in futures for part in future.result()]
+            return [part for future in futures for part in future.result() if part]
         except BaseException:
             if pool:
                 pool.stop()
@@ -168,7 +168,7 @@ def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredO
 @task(**OPTIONS)
 def parts_task(
     title: str, jobs: Sequence[Job], pool: WorkerPool | None, timeout_seconds: float
-) -> list[StoredObject]:
+) -> list[StoredObject | None]:
     """Write parts of a stage one after another, or find them complete.
 
     In a worker of the pool, or in this process without a pool: the processes of Dask and Ray do nothing but
@@ -176,11 +176,7 @@ def parts_task(
     """
     if pool is not None:
         return [write_part(job, pool, timeout_seconds, _log()) for job in jobs]
-    written = [job.run(silent) for job in jobs]
-    parts = [part for part in written if isinstance(part, StoredObject)]
-    if len(parts) < len(jobs):
-        raise StageError(f"{title} did not end with a commit.")
-    return parts
+    return [part_of(job.run(silent)) for job in jobs]
 
 
 def _log() -> Log:

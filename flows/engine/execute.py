@@ -20,6 +20,7 @@ from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.errors import StageError, StoreUnavailable
 from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.ingest.reference_set import absolute
 
 RETRY_SECONDS: tuple[float, ...] = (10.0, 60.0)
 """Waits before the retries of work that failed because the store was away; its client retried before that."""
@@ -35,7 +36,7 @@ class Runner(Protocol):
         """Call `complete_stage`."""
 
     def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
-        """Call `write_part` for every job; return the parts in the order of the jobs.
+        """Call `write_part` for every job; return the parts that were written, in the order of the jobs.
 
         Args:
             run: The run.
@@ -89,13 +90,17 @@ def complete_stage(
 
 def write_part(
     job: Job, pool: WorkerPool, timeout_seconds: float, write_log: Log | None = None
-) -> StoredObject:
+) -> StoredObject | None:
     """Write one part of a stage in a worker of the pool, or find it complete."""
     with pool.lend() as worker:
-        part = worker.do(job, timeout_seconds, log=write_log or log.log)
-    if not isinstance(part, StoredObject):
-        raise StageError("A part did not end with a commit.", received=type(part).__name__)
-    return part
+        return part_of(worker.do(job, timeout_seconds, log=write_log or log.log))
+
+
+def part_of(result: object) -> StoredObject | None:
+    """Return what a job made of a part; None where it left the part to `finish`. Raises StageError."""
+    if result is None or isinstance(result, StoredObject):
+        return result
+    raise StageError("A part did not end with a commit.", received=type(result).__name__)
 
 
 def job_of(run: Run, decision: Decision, function: str, *arguments: object) -> Job:
@@ -106,7 +111,7 @@ def job_of(run: Run, decision: Decision, function: str, *arguments: object) -> J
         module=STAGES[decision.stage].module_name,
         function=function,
         store_url=run.store.url,
-        data=run.engine.data,
+        data=absolute(run.engine.data),
         manifests=run.parents(decision.stage),
         config=run.engine.stage_config(decision.stage),
         inputs=decision.inputs,
@@ -128,7 +133,7 @@ class DirectRunner:
         threads = ThreadPoolExecutor(num_threads, thread_name_prefix="parts")
         timeout = run.settings.stage_timeout_seconds
 
-        def write(job: Job) -> StoredObject:
+        def write(job: Job) -> StoredObject | None:
             return with_retries(lambda: write_part(job, run.shard_workers, timeout))
 
         try:
@@ -136,7 +141,7 @@ class DirectRunner:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 written(done)
-            return [future.result() for future in futures]
+            return [part for future in futures if (part := future.result())]
         except BaseException:
             run.shard_workers.stop()
             raise

@@ -16,7 +16,7 @@ from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.infra.settings import current_settings
 from hemaflow.tasks.ingest.cleaning import Hashed
-from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.config import ResolvedIngestConfig
 from hemaflow.tasks.ingest.examined import (
     IDENTITY_BYTES,
     Examined,
@@ -81,7 +81,7 @@ def _as_keys(identities: NDArray[np.uint8]) -> NDArray[np.void]:
 
 
 def missing_chunks(
-    source: Source, items: Sequence[Item], config: IngestConfig, draft: Draft, of_reference: bool
+    source: Source, items: Sequence[Item], config: ResolvedIngestConfig, draft: Draft, of_reference: bool
 ) -> list[Chunk]:
     """Return the chunks of pictures that no part in the store holds; none where a source needs no parts."""
     if not source.is_random_access:
@@ -93,13 +93,13 @@ def missing_chunks(
     for part in shared_parts(draft.store, group):
         is_missing[distinct.find(part.contents)[1]] = False
     places = np.sort(distinct.first[is_missing])
-    return chunks_of(refs, identities, places, config, group, of_reference)
+    return chunks_of(refs, identities, places, config, draft, group, of_reference)
 
 
 def gather(
     source: Source,
     items: Sequence[Item],
-    config: IngestConfig,
+    config: ResolvedIngestConfig,
     fitted: FittedPictures,
     draft: Draft,
     given: Sequence[StoredObject],
@@ -135,7 +135,7 @@ def gather(
     for part in shared_parts(draft.store, group):
         with suppress(ObjectMissing, ObjectAltered):  # its pictures are examined again
             parts += made.take_part(part, only_readable=True)
-    for chunk in chunks_of(refs, identities, made.missing(), config, group, of_reference):
+    for chunk in chunks_of(refs, identities, made.missing(), config, draft, group, of_reference):
         stored = write_part(source, chunk, config, draft, num_threads)
         parts += made.take_part(Part.of(stored, chunk.contents))
     return Gathered(*made.listed(items), parts)

@@ -28,7 +28,7 @@ from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.base import Store, file_sha256, in_parallel
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.ingest.config import IngestConfig
+from hemaflow.tasks.ingest.config import IngestConfig, ResolvedIngestConfig
 from hemaflow.tasks.ingest.examined import IDENTITY_BYTES, examine, save_examined
 from hemaflow.tasks.ingest.reference_set import open_reference
 from hemaflow.tasks.sources.base import Source
@@ -49,12 +49,15 @@ class Chunk:
         of_reference: Whether they are of the reference set.
         names: Their names in the source, as one text: a list of them would be costly to pass on.
         identities: What identifies their contents, IDENTITY_BYTES each.
+        source_sha256: The content digest that the source must have on the machine that examines them; empty
+            where that is this machine.
     """
 
     group: str
     of_reference: bool
     names: str
     identities: bytes
+    source_sha256: str
 
     @property
     def name(self) -> str:
@@ -115,7 +118,8 @@ def chunks_of(
     refs: Sequence[str],
     identities: NDArray[np.uint8],
     places: NDArray[np.intp],
-    config: IngestConfig,
+    config: ResolvedIngestConfig,
+    draft: Draft,
     group: str,
     of_reference: bool,
 ) -> list[Chunk]:
@@ -126,16 +130,21 @@ def chunks_of(
         identities: What identifies their contents, uint8[N, IDENTITY_BYTES].
         places: Those that are to be examined.
         config: Gives the image size.
+        draft: The ingest.
         group: The group of the parts.
         of_reference: Whether they are of the reference set.
     """
-    num = images_per_chunk(config.image_size_pixels)
+    num, source_sha256 = images_per_chunk(config.image_size_pixels), ""
+    if current_settings().cluster:
+        own = draft.inputs.parents.get("source", "")
+        source_sha256 = config.reference_sha256 if of_reference else own
     return [
         Chunk(
             group,
             of_reference,
             _BETWEEN_NAMES.join(refs[place] for place in of_chunk),
             identities[of_chunk].tobytes(),
+            source_sha256,
         )
         for of_chunk in (places[start : start + num] for start in range(0, len(places), num))
     ]
@@ -203,17 +212,22 @@ class OpenedSource:
         self._source: Source | None = None
         self._opened: tuple[str, bool] | None = None
 
-    def of(self, chunk: Chunk, parents: Parents, config: IngestConfig, key: str) -> Source:
-        """Return the source of a chunk of the ingest with this key. Raises DataError."""
-        if self._source is None or self._opened != (key, chunk.of_reference):
+    def of(self, chunk: Chunk, parents: Parents, config: IngestConfig, key: str) -> Source | None:
+        """Return the source of a chunk of the ingest with this key; None where this machine has another one.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self._opened != (key, chunk.of_reference):
             if self._source is not None:
                 self._source.close()
-                self._source = None
-            settings = current_settings()
-            self._source = (
+            settings, self._source, self._opened = current_settings(), None, None
+            source = (
                 open_reference(config.reference, parents.store, settings)
                 if chunk.of_reference
                 else open_source(parents.data, settings)
             )
+            if chunk.source_sha256 in ("", source.content_digest()):
+                self._source = source
             self._opened = key, chunk.of_reference
         return self._source

@@ -27,7 +27,7 @@ from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
 from hemaflow.tasks.sources.images import Decoded
-from hemaflow.tasks.sources.registry import kind_of, open_source
+from hemaflow.tasks.sources.registry import kind_of, open_source, source_names
 
 RESULT = "ingest:"
 """Prefix of a reference that is a result of ingest."""
@@ -81,9 +81,10 @@ def reference_kinds(reference: str, settings: Settings) -> tuple[str, ...]:
 
 
 def absolute(reference: str) -> str:
-    """Return the reference with an absolute path."""
+    """Return the reference, or what --data names, with an absolute path where it is a path."""
     path = Path(reference).expanduser()
-    return reference if result_key(reference) or not path.exists() else str(path.absolute())
+    is_name = result_key(reference) or reference in source_names()
+    return reference if is_name or not path.exists() else str(path.absolute())
 
 
 def open_reference(reference: str, store: Store, settings: Settings) -> Source:

@@ -95,12 +95,27 @@ def plan(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> list[C
     return chunks if len(chunks) >= MIN_CHUNKS else []
 
 
-def write(parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: Chunk) -> StoredObject:
+def write(parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: Chunk) -> StoredObject | None:
     """Examine one chunk and commit it; return it unchanged where it is complete.
 
-    Peak memory follows from HEMAFLOW_CHUNK_IMAGES, not from the number of images. Raises StoreFull.
+    Peak memory follows from HEMAFLOW_CHUNK_IMAGES, not from the number of images.
+
+    Returns:
+        None where a machine of a cluster cannot read the source: `finish` examines these pictures.
+
+    Raises:
+        StoreFull: The store has no space left.
+        DataError: There is no such source.
     """
-    source = _opened.of(chunk, parents, config, draft.key)
+    try:
+        source = _opened.of(chunk, parents, config, draft.key)
+    except DataError:
+        if not chunk.source_sha256:
+            raise
+        source = None
+    if source is None:
+        log.warning("A machine of the cluster cannot read %s: the images are read elsewhere.", parents.data)
+        return None
     return write_part(source, chunk, config, draft, THREADS_OF_WORKER)
 
 
@@ -180,7 +195,7 @@ def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Dr
 
 def _reference_pictures(
     reference: Source,
-    config: IngestConfig,
+    config: ResolvedIngestConfig,
     fitted: FittedPictures,
     draft: Draft,
     parts: Sequence[StoredObject],

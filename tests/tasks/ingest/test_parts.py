@@ -208,6 +208,25 @@ def test_what_was_read_while_the_source_changed_is_used_by_no_other_ingest(
     assert len(decoded) == 2 * PER_CLASS - 1
 
 
+def test_a_machine_with_other_data_leaves_its_chunks_to_finish(
+    store: LocalStore, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEMAFLOW_CLUSTER", "tcp://10.0.0.1:8786")
+    ingest = Ingest(store, cells)
+    chunks = ingest.plan()
+    assert {chunk.source_sha256 for chunk in chunks} == {ingest.draft.inputs.parents["source"]}
+    first = ingest.write(chunks[0])
+    assert first.num_records == CHUNK
+    add(tmp_path / "other", "red", 1)
+    assert Ingest(store, tmp_path / "other").write(chunks[1]) is None
+    shutil.rmtree(tmp_path / "other")
+    assert Ingest(store, cells, seed=1).plan() != []
+    absent = Ingest(store, cells, seed=2)
+    absent.parents = Parents(store, {}, str(tmp_path / "other"))
+    assert absent.write(chunks[1]) is None
+    assert ingest.finish(first).digest == Ingest(LocalStore(tmp_path / "whole"), cells).run().digest
+
+
 def test_large_images_make_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEMAFLOW_CHUNK_IMAGES")
     assert [images_per_chunk(size) for size in (32, 96, 224, 1024)] == [1024, 1024, 445, 21]
