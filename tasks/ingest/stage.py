@@ -122,7 +122,7 @@ def write(parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: C
 def finish(
     parents: Parents, config: ResolvedIngestConfig, draft: Draft, parts: Sequence[StoredObject]
 ) -> Manifest:
-    """Clean and split the pictures, and write the data set; examines what is in no part.
+    """Write the data set. The pictures that are in no part are examined here.
 
     Raises:
         DataError: The source holds nothing to learn from.
