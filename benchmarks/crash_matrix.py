@@ -32,7 +32,7 @@ from hemaflow.infra.store.open import open_store
 WRITES: dict[StageName, list[str]] = {
     "ingest": [
         "put_file stages/ingest/train-00000-of-00001.tfrecord",
-        "put stages/ingest/index.csv",
+        "put stages/ingest/index.npz",
         "create stages/ingest/manifest.json",
         "create stages/ingest/lease.json",
         "put runs/*#3",

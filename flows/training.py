@@ -1,8 +1,8 @@
 """The flow `blood-cell-training`: ingest → augment → train → predict → evaluate → submit under Prefect.
 
 Every stage is a task. One that is reused ends in the state `Cached`, its reason in the message; one that runs
-does its work in a worker process. The shards of augment are mapped tasks of their own. The engine decides
-what runs; Prefect's own task cache is off.
+does its work in a worker process. The parts of a stage (the shards of augment, the chunks of ingest) are
+mapped tasks of their own. The engine decides what runs; Prefect's own task cache is off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hemaflow.flows.config.recipes import RecipeName
 from hemaflow.flows.config.request import RunRequest
 from hemaflow.flows.config.stages import FromStage, PipelineConfig, StageName
 from hemaflow.flows.engine.engine import Decision, Engine
-from hemaflow.flows.engine.execute import complete_stage, execute, write_shard
+from hemaflow.flows.engine.execute import complete_stage, execute, part_of, write_part
 from hemaflow.flows.engine.observer import LogObserver, Observers, watched_run
 from hemaflow.flows.engine.retries import RETRY_SECONDS
 from hemaflow.flows.engine.run import Run
@@ -33,12 +33,14 @@ from hemaflow.flows.runs.record import RunRecord
 from hemaflow.flows.server.accelerator_slot import accelerator
 from hemaflow.flows.server.supervision import supervised
 from hemaflow.flows.server.task_runner import task_runner
-from hemaflow.infra.errors import StageError, StoreUnavailable
+from hemaflow.infra.errors import StoreUnavailable
 from hemaflow.infra.results.draft import silent
 from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.infra.settings import current_settings
 
 SETTINGS = current_settings()
+MAX_TASK_RUNS = 400
+"""Most task runs that the parts of a stage are divided among: Prefect's server keeps rows of each."""
 
 
 def run_name() -> str:
@@ -112,23 +114,27 @@ class PrefectRunner:
         title = pages.title(decision.stage, run.engine.stage_config(decision.stage).model_dump())
         stage_task(title, run, decision, parts)
 
-    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
-        """See Runner."""
+    def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """See Runner. Each task run writes several parts where there are more than MAX_TASK_RUNS."""
         pool = run.shard_workers if run.settings.task_runner == "threads" else None
+        size = -(-len(jobs) // MAX_TASK_RUNS)
+        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         try:
-            futures = shard_task.map(
-                [f"shard {number}/{len(jobs)}" for number in range(1, len(jobs) + 1)],
-                list(jobs),
+            futures = parts_task.map(
+                [f"{jobs[0].inputs.stage} part {n}/{len(batches)}" for n in range(1, len(batches) + 1)],
+                batches,
                 unmapped(pool),
                 unmapped(run.settings.stage_timeout_seconds),
             )
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
+            done = 0
+            for future in as_completed(futures):
+                done += len(future.result())
                 written(done)
-            return [future.result() for future in futures]
-        finally:
+            return [part for future in futures for part in future.result() if part]
+        except BaseException:
             if pool:
                 pool.stop()
+            raise
 
 
 def store_was_away(_: object, __: object, state: State[object]) -> bool:
@@ -161,17 +167,17 @@ def stage_task(title: str, run: Run, decision: Decision, parts: Sequence[StoredO
 
 
 @task(**OPTIONS)
-def shard_task(title: str, job: Job, pool: WorkerPool | None, timeout_seconds: float) -> StoredObject:
-    """Write one shard, or find it complete: in a worker of the pool, or in this process without a pool.
+def parts_task(
+    title: str, jobs: Sequence[Job], pool: WorkerPool | None, timeout_seconds: float
+) -> list[StoredObject | None]:
+    """Write parts of a stage one after another, or find them complete.
 
-    The processes of Dask and Ray do nothing but such work; the flow's own never does any.
+    In a worker of the pool, or in this process without a pool: the processes of Dask and Ray do nothing but
+    such work; the flow's own never does any.
     """
     if pool is not None:
-        return write_shard(job, pool, timeout_seconds, _log())
-    part = job.run(silent)
-    if not isinstance(part, StoredObject):
-        raise StageError(f"{title} did not end with a commit.", received=type(part).__name__)
-    return part
+        return [write_part(job, pool, timeout_seconds, _log()) for job in jobs]
+    return [part_of(job.run(silent)) for job in jobs]
 
 
 def _log() -> Log:

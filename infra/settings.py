@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     """Number of processes or threads that work in parallel on this machine."""
     devices: int = Field(default=0, ge=0)
     """Number of devices that train together; 0 takes all GPUs, or the CPU where there is none."""
+    chunk_images: int = Field(default=1024, ge=1)
+    """Number of images that ingest examines as one piece of work, which the store keeps; fewer where they
+    are large. Data of a few such pieces is examined in one process."""
     manual_dir: Path = Path("~/.cache/hemaflow/manual")
     """Folder of data files that were downloaded by hand."""
     download_dir: Path = Path("~/.cache/hemaflow/downloads")

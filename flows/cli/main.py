@@ -16,7 +16,7 @@ import typer
 
 from hemaflow.flows.api.console import ConsoleObserver
 from hemaflow.flows.api.start import carry_out, carry_out_workflow, retraining_flow
-from hemaflow.flows.cli import champion, compare, label_errors, lists, servers, store, submission
+from hemaflow.flows.cli import champion, compare, images, label_errors, lists, servers, store, submission
 from hemaflow.flows.cli.options import Changes, Data, Json, StoreUrl, err, escaped, opened, out, table
 from hemaflow.flows.config.recipe_file import is_recipe_file, read_recipe, recipe_text
 from hemaflow.flows.config.recipes import RECIPES, recipe_named
@@ -238,6 +238,8 @@ app.command(name="runs")(store.list_runs)
 app.command()(store.show)
 app.command()(store.diff)
 app.command()(store.report)
+app.command()(images.index)
+app.command()(images.findings)
 app.command(name="verify")(store.verify_store)
 app.command()(store.gc)
 app.add_typer(champion.app, name="champion")

@@ -79,7 +79,7 @@ class Stage:
         libraries: Distributions whose version is part of its key.
         preload: Functions that import the large libraries of its work, each as `package.module.function`; its
             worker calls them while the stage before it works.
-        fans_out: Whether it is made of parts (shards) that are written side by side.
+        parts: What its parts are called that are written side by side: `shards`; empty where it has none.
         part_of: The stage in whose section of the config its options are, where it has none of its own. To
             begin with that stage is to make this one too, where it is missing.
         excerpts: Parent → what is read of it; a parent that is not named is read whole. The stage is given
@@ -90,7 +90,7 @@ class Stage:
     parents: tuple[StageName, ...]
     libraries: tuple[str, ...]
     preload: tuple[str, ...] = ()
-    fans_out: bool = False
+    parts: str = ""
     part_of: StageName | None = None
     excerpts: Mapping[StageName, Excerpt] = field(default_factory=dict)
 
@@ -103,6 +103,11 @@ class Stage:
         """Return what this stage reads of the result of a parent."""
         excerpt = self.excerpts.get(parent.stage)  # type: ignore[call-overload]
         return parent.excerpt(excerpt.objects, excerpt.facts) if excerpt else parent
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether it is made of parts that are written side by side."""
+        return bool(self.parts)
 
     @property
     def module_name(self) -> str:
@@ -118,13 +123,18 @@ class Stage:
 STAGES: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", (), ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash")),
+        Stage(
+            "ingest",
+            (),
+            ("tensorflow", "tensorflow-datasets", "numpy", "pillow", "imagehash"),
+            parts="chunks of images",
+        ),
         Stage(
             "augment",
             ("ingest",),
             ("tensorflow", "keras", "keras-cv", "numpy", "pillow"),
             preload=("hemaflow.tasks.layers.keras_cv_chain.load_keras_cv",),
-            fans_out=True,
+            parts="shards",
         ),
         Stage(
             "train",

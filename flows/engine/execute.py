@@ -1,6 +1,6 @@
 """Carries out a run, stage by stage: plan once, then reuse or make each stage, and keep the record.
 
-A `Runner` calls the work: `DirectRunner` calls it in this process, with threads for shards; the flow of
+A `Runner` calls the work: `DirectRunner` calls it in this process, with threads for parts; the flow of
 `flows/training.py` makes a Prefect task of each call. What is done is the same.
 """
 
@@ -21,8 +21,8 @@ from hemaflow.flows.engine.worker_process import Job, Log, WorkerPool
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.manifest import StoredObject
-from hemaflow.tasks.augment.shard_plan import Shard
 from hemaflow.tasks.core.stage import Parents
+from hemaflow.tasks.ingest.reference_set import absolute
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ class Runner(Protocol):
     def stage(self, run: Run, decision: Decision, parts: Sequence[StoredObject]) -> None:
         """Call `complete_stage`."""
 
-    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
-        """Call `write_shard` for every job; return the shards in the order of the jobs.
+    def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+        """Call `write_part` for every job; return the parts that were written, in the order of the jobs.
 
         Args:
             run: The run.
-            jobs: One for each shard.
-            written: Called with the number of shards that are complete.
+            jobs: One for each part.
+            written: Called with the number of parts that are complete.
         """
 
 
@@ -48,14 +48,20 @@ def execute(run: Run, runner: Runner) -> RunRecord:
     decisions = run.plan()
     with run.recorded() as record:
         run.confirm(decisions)
-        for stage in run.engine.stages:
+        for place, stage in enumerate(run.engine.stages):
             with run.decided(stage) as decision:
                 if decision.forget:
                     decision.draft(run.store).forget()
+                later = [one for one in decisions[place + 1 :] if one.state == "run"]
+                parts: list[StoredObject] = []
                 if decision.state == "run":
-                    _preload_after(run, stage, decisions)
-                writes_shards = decision.state == "run" and STAGES[stage].fans_out
-                runner.stage(run, decision, _write_shards(run, decision, runner) if writes_shards else ())
+                    jobs = _part_jobs(run, decision) if STAGES[stage].fans_out else []
+                    _preload_for(run, stage, later, in_pool=False)
+                    parts = _write_parts(run, decision, jobs, runner) if jobs else []
+                    _preload_for(run, stage, later, in_pool=True)
+                if not any(STAGES[one.stage].fans_out for one in later):
+                    run.shard_workers.release()
+                runner.stage(run, decision, parts)
             if stage == "evaluate":
                 _report(run)
     return record
@@ -69,7 +75,7 @@ def complete_stage(
     Args:
         run: The run.
         decision: What is to happen with the stage.
-        parts: The shards, for a stage that is made of them.
+        parts: The parts, for a stage that is made of them.
         write_log: Receives the worker's log records; hemaflow's logger where None.
     """
     if decision.state == "reuse":
@@ -82,15 +88,19 @@ def complete_stage(
     run.finish(decision, manifest)
 
 
-def write_shard(
+def write_part(
     job: Job, pool: WorkerPool, timeout_seconds: float, write_log: Log | None = None
-) -> StoredObject:
-    """Write one shard in a worker of the pool, or find it complete."""
+) -> StoredObject | None:
+    """Write one part of a stage in a worker of the pool, or find it complete."""
     with pool.lend() as worker:
-        part = worker.do(job, timeout_seconds, log=write_log or log.log)
-    if not isinstance(part, StoredObject):
-        raise StageError("A shard did not end with a commit.", received=type(part).__name__)
-    return part
+        return part_of(worker.do(job, timeout_seconds, log=write_log or log.log))
+
+
+def part_of(result: object) -> StoredObject | None:
+    """Return what a job made of a part; None where it left the part to `finish`. Raises StageError."""
+    if result is None or isinstance(result, StoredObject):
+        return result
+    raise StageError("A part did not end with a commit.", received=type(result).__name__)
 
 
 def job_of(run: Run, decision: Decision, function: str, *arguments: object) -> Job:
@@ -101,7 +111,7 @@ def job_of(run: Run, decision: Decision, function: str, *arguments: object) -> J
         module=STAGES[decision.stage].module_name,
         function=function,
         store_url=run.store.url,
-        data=run.engine.data,
+        data=absolute(run.engine.data),
         manifests=run.parents(decision.stage),
         config=run.engine.stage_config(decision.stage),
         inputs=decision.inputs,
@@ -117,23 +127,25 @@ class DirectRunner:
         """See Runner."""
         with_retries(lambda: complete_stage(run, decision, parts))
 
-    def shards(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
+    def parts(self, run: Run, jobs: Sequence[Job], written: Callable[[int], None]) -> list[StoredObject]:
         """See Runner."""
         num_threads = max(1, min(run.settings.workers, len(jobs)))
-        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="shards")
+        threads = ThreadPoolExecutor(num_threads, thread_name_prefix="parts")
         timeout = run.settings.stage_timeout_seconds
 
-        def write(job: Job) -> StoredObject:
-            return with_retries(lambda: write_shard(job, run.shard_workers, timeout))
+        def write(job: Job) -> StoredObject | None:
+            return with_retries(lambda: write_part(job, run.shard_workers, timeout))
 
         try:
             futures = [threads.submit(write, job) for job in jobs]
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 written(done)
-            return [future.result() for future in futures]
-        finally:
+            return [part for future in futures if (part := future.result())]
+        except BaseException:
             run.shard_workers.stop()
+            raise
+        finally:
             threads.shutdown(cancel_futures=True)
 
 
@@ -143,29 +155,44 @@ def _report(run: Run) -> None:
     run.manifests[REPORT] = made
 
 
-def _preload_after(run: Run, stage: StageName, decisions: Sequence[Decision]) -> None:
-    """Have the worker of the next stage import its libraries while this one works, if both are to run."""
-    following = next((later for later in decisions if stage in STAGES[later.stage].parents), None)
-    if following is None or following.state != "run":
+def _preload_for(run: Run, stage: StageName, later: Sequence[Decision], *, in_pool: bool) -> None:
+    """Have a worker import the libraries of the next stage while this one works.
+
+    Args:
+        run: The run.
+        stage: This stage.
+        later: The stages that run after it.
+        in_pool: Whether to ask the pool, for a next stage whose parts it writes; else the stage worker.
+    """
+    following = next((one.stage for one in later if stage in STAGES[one.stage].parents), None)
+    if following is None or STAGES[following].fans_out != in_pool:
         return
-    if not run.engine.stage_config(following.stage).needs_libraries:
+    if not STAGES[following].preload or not run.engine.stage_config(following).needs_libraries:
         return
-    preload, fans_out = STAGES[following.stage].preload, STAGES[following.stage].fans_out
-    if preload and not fans_out:
-        run.worker.preload(*preload)
-    elif preload and run.settings.task_runner == "threads":
-        run.shard_workers.preload(*preload)
+    if not in_pool:
+        run.worker.preload(*STAGES[following].preload)
+    elif run.settings.task_runner == "threads":
+        run.shard_workers.preload(*STAGES[following].preload)
 
 
-def _write_shards(run: Run, decision: Decision, runner: Runner) -> list[StoredObject]:
-    """Write the shards of a stage side by side; return them in the order of the plan."""
-    stage = STAGES[decision.stage]
+def _part_jobs(run: Run, decision: Decision) -> list[Job]:
+    """Plan the parts of a stage; return a job for each."""
     draft = decision.draft(run.store)
     for stored in decision.intact:
         draft.commit_part(stored)
-    parents = Parents(run.store, run.parents(decision.stage))
-    shards: Sequence[Shard] = stage.module.plan(parents, run.engine.stage_config(decision.stage))
-    progress = run.progress(decision.stage)
-    progress(0, len(shards), "shards")
-    jobs = [job_of(run, decision, "write", shard) for shard in shards]
-    return runner.shards(run, jobs, lambda done: progress(done, len(shards), "shards"))
+    stage, config = STAGES[decision.stage], run.engine.stage_config(decision.stage)
+    if stage.parents:
+        planned = stage.module.plan(Parents(run.store, run.parents(decision.stage)), config)
+    else:  # it lists the source, which takes memory, and libraries that this process is not to load
+        job, timeout = job_of(run, decision, "plan"), run.settings.stage_timeout_seconds
+        planned = with_retries(lambda: run.worker.do(job, timeout, log=log.log))
+    if not isinstance(planned, list):
+        raise StageError(f"{stage.name} has no plan.", received=type(planned).__name__)
+    return [job_of(run, decision, "write", part) for part in planned]
+
+
+def _write_parts(run: Run, decision: Decision, jobs: Sequence[Job], runner: Runner) -> list[StoredObject]:
+    """Write the parts of a stage side by side; return them in the order of the plan."""
+    progress, text = run.progress(decision.stage), STAGES[decision.stage].parts
+    progress(0, len(jobs), text)
+    return runner.parts(run, jobs, lambda done: progress(done, len(jobs), text))

@@ -4,7 +4,7 @@ A `Worker` is one process that does one `Job` after another. It is a program of 
 (`python -m hemaflow.flows.engine.worker_main`), started afresh: it is never forked (TensorFlow does not
 survive a fork), and it never imports the caller's main module, so a script or a notebook needs no guard.
 `StageWorker` is one worker that a run keeps from stage to stage; `WorkerPool` lends workers to the threads
-that write shards.
+that wait for the parts of a stage.
 
 The keyboard interrupt reaches the parent only. It ends the worker with SIGTERM, which lets training keep a
 checkpoint. Log records of hemaflow go to the parent's logger; everything else that a worker prints goes to a
@@ -32,7 +32,7 @@ from pathlib import Path
 from hemaflow.infra.errors import StageError
 from hemaflow.infra.results.draft import Draft, Progress, silent
 from hemaflow.infra.results.fingerprint import ROOT, code_fingerprint, words
-from hemaflow.infra.results.manifest import KeyInputs, Manifest, StoredObject
+from hemaflow.infra.results.manifest import KeyInputs, Manifest
 from hemaflow.infra.settings import current_settings
 from hemaflow.infra.store.open import open_store
 from hemaflow.tasks.core.stage import Parents, StageConfig
@@ -49,7 +49,7 @@ TAIL_BYTES = 2000
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "OMP_NUM_THREADS")
 """Variables by which TensorFlow (two), JAX and OpenMP are told how many threads to compute with."""
 SHARD_ENVIRONMENT = {**dict.fromkeys(THREADS, "1"), "CUDA_VISIBLE_DEVICES": "-1"}
-"""Variables of workers that write shards: they run side by side, with one thread each and without a GPU."""
+"""Variables of workers that make parts: they run side by side, with one thread each and without a GPU."""
 
 Log = Callable[[int, str], None]
 """Called with the level and the text of a log record."""
@@ -73,7 +73,7 @@ class Job:
     replaces: str = ""
     arguments: tuple[object, ...] = ()
 
-    def run(self, progress: Progress) -> Manifest | StoredObject:
+    def run(self, progress: Progress) -> object:
         """Do the job in this process. Raises StageError if the code is no longer the code of the key."""
         store = open_store(self.store_url)
         parents = Parents(store, self.manifests, self.data)
@@ -86,7 +86,7 @@ class Job:
                 "under the key of the former code.",
                 remedy="Run the same command again.",
             )
-        result: Manifest | StoredObject = function(parents, self.config, draft, *self.arguments)
+        result: object = function(parents, self.config, draft, *self.arguments)
         return result
 
 
@@ -137,9 +137,7 @@ class Worker:
         with suppress(OSError):  # the process died: the next job says why
             self._connection.send(Preload(functions))
 
-    def do(
-        self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard
-    ) -> Manifest | StoredObject:
+    def do(self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard) -> object:
         """Do a job and return its result; raise what it raised.
 
         Raises:
@@ -156,8 +154,7 @@ class Worker:
                     elif kind == "log":
                         log(*content)
                     elif kind == "done":
-                        result: Manifest | StoredObject = content
-                        return result
+                        return content
                     else:
                         raise content
                 if time.monotonic() > deadline:
@@ -226,18 +223,22 @@ class StageWorker:
         Raises:
             StageError: The job did not end with a commit, or see `Worker.do`.
         """
+        result = self.do(job, timeout_seconds, progress, log)
+        if not isinstance(result, Manifest):
+            raise StageError(f"{job.inputs.stage} did not end with a commit.", received=type(result).__name__)
+        return result
+
+    def do(self, job: Job, timeout_seconds: float, progress: Progress = silent, log: Log = discard) -> object:
+        """Do a job; after a failure the next job gets a new process. Raises as `Worker.do`."""
         with self._lock:
             if self._stopped:
                 raise StageError("The run was stopped.")
             self._worker = worker = self._worker or Worker()
         try:
-            result = worker.do(job, timeout_seconds, progress, log)
+            return worker.do(job, timeout_seconds, progress, log)
         except BaseException:
             self.release()
             raise
-        if not isinstance(result, Manifest):
-            raise StageError(f"{job.inputs.stage} did not end with a commit.", received=type(result).__name__)
-        return result
 
     def preload(self, *functions: str) -> None:
         """Have the process import what its next job needs while it has no job. See `Worker.preload`."""
@@ -255,7 +256,7 @@ class StageWorker:
 
 
 class WorkerPool:
-    """Workers that write shards, lent to threads and started when first needed.
+    """Workers that make the parts of stages, lent to threads and started when first needed.
 
     Args:
         num_workers: The most processes that run at once.
@@ -294,6 +295,16 @@ class WorkerPool:
         """Have one worker import what its first job needs, before there is one. See `Worker.preload`."""
         with self.lend() as worker:
             worker.preload(*functions)
+
+    def release(self) -> None:
+        """End the workers that are not lent, and give back their memory; the next loan starts others."""
+        with suppress(queue.Empty), self._lock:
+            idle = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
+            for worker in idle:
+                if worker is not None:
+                    self._started.remove(worker)
+                    worker.stop()
+                self._idle.put(None)
 
     def stop(self) -> None:
         """End all workers."""

@@ -13,16 +13,12 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from pydantic import TypeAdapter
 
 from hemaflow.flows.engine.engine import Decision
 from hemaflow.flows.engine.run import Run
 from hemaflow.flows.prefect_ui import pages
 from hemaflow.tasks.core.facts import EvaluateFacts, IngestFacts
-from hemaflow.tasks.sources.base import Finding
-
-FINDINGS = TypeAdapter(list[Finding])
-"""Reads findings.json of ingest."""
+from hemaflow.tasks.ingest.findings import read_findings
 
 UPDATE_SECONDS = 2.0
 """How often a progress artifact is brought up to date."""
@@ -81,9 +77,7 @@ class ArtifactObserver:
         if stage == "ingest":
             publish(
                 "data-quality",
-                lambda: pages.findings(
-                    IngestFacts.of(manifest), FINDINGS.validate_json(manifest.read(store, "findings.json"))
-                ),
+                lambda: pages.findings(IngestFacts.of(manifest), read_findings(store, manifest)),
                 "Images and findings",
             )
         if stage == "evaluate":

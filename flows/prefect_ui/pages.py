@@ -33,7 +33,7 @@ SPOILED = {
 }
 """Entries of spoiled images → what a page calls them."""
 MAX_FINDINGS = 50
-"""Findings that a page lists; findings.json has them all."""
+"""Findings that a page lists; `hemaflow findings RUN` lists them all."""
 MAX_CANDIDATES = 50
 """Candidates for label errors that a page lists."""
 
@@ -74,7 +74,7 @@ def findings(facts: IngestFacts, found: Sequence[Finding]) -> str:
             for finding in found[:MAX_FINDINGS]
         ],
     )
-    more = f"\n\n{len(found) - MAX_FINDINGS} more in findings.json" if len(found) > MAX_FINDINGS else ""
+    more = f"\n\n{len(found) - MAX_FINDINGS} more: hemaflow findings RUN" if len(found) > MAX_FINDINGS else ""
     quality = f"{kinds}\n\n## Each\n\n{listed}{more}" if found else "Nothing was found amiss."
     return f"# Data: {escaped(facts.source)}\n\n{images}\n\n## Findings\n\n{quality}"
 

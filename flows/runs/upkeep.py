@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from hemaflow.flows.runs.record import PAGES, RunRecord, runs
 from hemaflow.infra.errors import ObjectMissing
 from hemaflow.infra.results.manifest import Manifest, StoredObject, load_manifest
 from hemaflow.infra.store.base import Entry, Store, in_parallel
+from hemaflow.tasks.ingest import parts
 
 POINTERS = "pointers/"
 """Objects below this name runs (`run`, and `run` of each entry of `history`), which are kept as long."""
@@ -139,6 +140,7 @@ def _unneeded(
         for entry in store.entries(PAGES)
         if entry.modified < begun and entry.name.split("/")[1] not in runs_kept
     ]
+    spare += _unused_parts(store, needed, results, begun)
     for (stage, key), entries in list(results.items()):
         if key not in needed:
             if any(entry.modified >= begun for entry in entries):
@@ -150,6 +152,27 @@ def _unneeded(
             used = {stored.location for stored in complete[0].objects} | {_manifest_in(entries)}
             spare += [entry for entry in entries if entry.name not in used and entry.modified < begun]
     return dict(results), spare
+
+
+def _unused_parts(
+    store: Store, needed: set[str], results: Mapping[tuple[str, str], Sequence[Entry]], begun: float
+) -> list[Entry]:
+    """Return the parts that no result uses that a run needs, complete or not: all older than the grace."""
+    entries = list(store.entries(parts.FOLDER))
+    uses = [entry.name for entry in entries if entry.name in {f"{parts.USES}{key}.json" for key in needed}]
+    committed = [
+        entry.name
+        for (_, key), of_result in results.items()
+        if key in needed
+        for entry in of_result
+        if entry.name.split("/")[3] == "parts"
+    ]
+    used = set(uses)
+    for found in in_parallel(store.get_tagged, uses):
+        used.update(json.loads(found[0]) if found else ())
+    for found in in_parallel(store.get_tagged, committed):
+        used.update([StoredObject.model_validate_json(found[0]).location] if found else ())
+    return [entry for entry in entries if entry.name not in used and entry.modified < begun]
 
 
 def _remove_results(store: Store, doomed: dict[tuple[str, str], list[Entry]], dropped: set[str]) -> None:

@@ -22,17 +22,31 @@ def content_notes(pixels: NDArray[np.uint8]) -> tuple[Note, ...]:
     middle = pixels[tuple(slice(max(0, (side - MAX_SIDE_PIXELS) // 2), None) for side in pixels.shape[:2])]
     middle = middle[:MAX_SIDE_PIXELS, :MAX_SIDE_PIXELS]
     thinned = pixels[:: len(pixels) // MAX_SIDE_PIXELS + 1, :: pixels.shape[1] // MAX_SIDE_PIXELS + 1]
-    if thinned.reshape(-1, 3).std(axis=0).max() < PLAIN_DEVIATION:
+    if _largest_deviation(thinned) < PLAIN_DEVIATION:
         return (Note("plain-picture", "kept", "it is of one colour: no cell can be seen"),)
     if min(middle.shape[:2]) >= MIN_SIDE_PIXELS and _correlation(middle) < NOISE_CORRELATION:
         return (Note("noise-picture", "kept", "neighbouring pixels have nothing in common: it is noise"),)
     return ()
 
 
+def _largest_deviation(pixels: NDArray[np.uint8]) -> float:
+    """Return the largest standard deviation of a channel.
+
+    Scalar products take a tenth of the time of numpy's std, and are exact: sums of whole numbers below 2^53.
+    """
+    channels = (pixels[..., channel].astype(np.float64).reshape(-1) for channel in range(3))
+    return float(np.sqrt(max(np.vdot(one, one) / one.size - one.mean() ** 2 for one in channels)))
+
+
 def _correlation(pixels: NDArray[np.uint8]) -> float:
     """Return the mean correlation of the brightness of each pixel with the one right of it and below it."""
-    brightness = pixels.astype(np.float32).mean(axis=2)
+    brightness = pixels.astype(np.float64) @ np.ones(3)
     brightness -= brightness.mean()
-    across, down = brightness[:, 1:] * brightness[:, :-1], brightness[1:] * brightness[:-1]
-    variance = float((brightness**2).mean())
-    return (float(across.mean()) + float(down.mean())) / 2 / variance if variance else 1.0
+    variance = _mean_product(brightness, brightness)
+    across = _mean_product(brightness[:, 1:], brightness[:, :-1])
+    down = _mean_product(brightness[1:], brightness[:-1])
+    return (across + down) / 2 / variance if variance else 1.0
+
+
+def _mean_product(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(np.vdot(one, other)) / one.size

@@ -1,6 +1,8 @@
 """What ingest found, as it is kept in the result.
 
-findings.json       every finding: kind, items (pictures, files, classes), action, reason
+findings.npz        every finding, in columns (tasks/records/columns.py): kind, action and reason are texts,
+                    num_items is int32; item holds the items (pictures, files, classes) of all findings, one
+                    finding after another. Earlier versions kept findings.json
 findings.tfrecord   a few pictures of each kind, where there are any (tasks/records/schema.py); a record's
                     id is the picture's name among the items, its label is empty
 """
@@ -20,11 +22,12 @@ from hemaflow.infra.results.manifest import Manifest
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.ingest.fitted import FittedPictures
+from hemaflow.tasks.records.columns import Columns, write_columns
 from hemaflow.tasks.records.schema import encode, read_shards
 from hemaflow.tasks.records.tfrecord import write_records
 from hemaflow.tasks.sources.base import Finding
 
-LIST, PICTURES = "findings.json", "findings.tfrecord"
+LIST, FORMER_LIST, PICTURES = "findings.npz", "findings.json", "findings.tfrecord"
 PICTURES_PER_KIND = 8
 
 
@@ -43,8 +46,7 @@ def put_findings(
         Kind of finding → number of items.
     """
     ordered = sorted(findings, key=lambda finding: (finding.kind, finding.items))
-    document = [finding._asdict() for finding in ordered]
-    draft.put(LIST, json.dumps(document, indent=1, ensure_ascii=False).encode())
+    draft.put(LIST, encode_findings(ordered))
     by_kind: dict[str, list[Finding]] = {}
     for finding in ordered:
         by_kind.setdefault(finding.kind, []).append(finding)
@@ -56,9 +58,32 @@ def put_findings(
     return {kind: sum(len(finding.items) for finding in same) for kind, same in by_kind.items()}
 
 
+def encode_findings(findings: Sequence[Finding]) -> bytes:
+    """Return findings as findings.npz holds them."""
+    return write_columns(
+        {
+            "kind": [finding.kind for finding in findings],
+            "action": [finding.action for finding in findings],
+            "reason": [finding.reason for finding in findings],
+            "num_items": np.array([len(finding.items) for finding in findings], np.int32),
+            "item": [item for finding in findings for item in finding.items],
+        }
+    )
+
+
 def read_findings(store: Store, manifest: Manifest) -> list[Finding]:
     """Return the findings of a result of ingest, in the order of their kinds."""
-    return [Finding(**document) for document in json.loads(manifest.read(store, LIST))]
+    if not manifest.matching(LIST):
+        return [Finding(**document) for document in json.loads(manifest.read(store, FORMER_LIST))]
+    columns = Columns(manifest.path(store, LIST))
+    kinds, actions, reasons = (columns.texts(name) for name in ("kind", "action", "reason"))
+    items = iter(columns.texts("item"))
+    return [
+        Finding(kind, list(islice(items, num_items)), action, reason)
+        for kind, action, reason, num_items in zip(
+            kinds, actions, reasons, columns.array("num_items").tolist(), strict=True
+        )
+    ]
 
 
 def read_pictures(store: Store, manifest: Manifest) -> dict[str, dict[str, NDArray[np.uint8]]]:

@@ -34,6 +34,10 @@ class FittedPictures:
         self._places[ref] = self._file.tell()
         self._file.write(np.ascontiguousarray(pixels).data)
 
+    def add_copy(self, ref: str, of: str) -> None:
+        """Give a picture that is kept another name. Raises KeyError."""
+        self._places[ref] = self._places[of]
+
     def __contains__(self, ref: object) -> bool:
         """Return whether there is a picture of that name."""
         return ref in self._places

@@ -11,6 +11,7 @@ a result that was made with it. Apart from the names, memory does not grow with 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.store.base import Store
 from hemaflow.tasks.core.facts import IngestFacts
-from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.records.index import Index
 from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.tfrecord import Place, record_places
 from hemaflow.tasks.sources.base import Item, Scan, Source
 from hemaflow.tasks.sources.images import Decoded
-from hemaflow.tasks.sources.registry import open_source
+from hemaflow.tasks.sources.registry import open_source, source_names
 
 RESULT = "ingest:"
 """Prefix of a reference that is a result of ingest."""
@@ -80,9 +81,10 @@ def reference_kinds(reference: str, settings: Settings) -> tuple[str, ...]:
 
 
 def absolute(reference: str) -> str:
-    """Return the reference with an absolute path."""
+    """Return the reference, or what --data names, with an absolute path where it is a path."""
     path = Path(reference).expanduser()
-    return reference if result_key(reference) or not path.exists() else str(path.absolute())
+    is_name = result_key(reference) or reference in source_names()
+    return reference if is_name or not path.exists() else str(path.absolute())
 
 
 def open_reference(reference: str, store: Store, settings: Settings) -> Source:
@@ -120,6 +122,8 @@ class Reference(Source):
 
     def __init__(self, source: Source) -> None:
         self._source, self.name = source, f"{PREFIX}{source.name}"
+        self.is_random_access = source.is_random_access  # type: ignore[misc]
+        self.kind = source.kind
 
     def content_digest(self) -> str:
         """See Source."""
@@ -133,6 +137,10 @@ class Reference(Source):
             finding._replace(items=[PREFIX + item for item in finding.items]) for finding in scan.findings
         ]
         return Scan(scan.classes, items, findings)
+
+    def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
+        """See Source."""
+        return self._source.identities([ref.removeprefix(PREFIX) for ref in refs])
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
@@ -162,13 +170,14 @@ class IngestedTest(Source):
     def scan(self) -> Scan:
         """See Source."""
         classes = self._facts.classes
-        rows = [
-            row for row in read_index(self._manifest.read(self._store, "index.csv")) if row.split == "test"
-        ]
+        index = Index.of(self._store, self._manifest)
+        rows = index.places("test").tolist()
+        refs = [index.ids[row].removeprefix(PREFIX) for row in rows]
         shards = [self._manifest.path(self._store, o.name) for o in self._manifest.matching("test-")]
         places = (place for shard in shards for place in record_places(shard))
-        self._places = {row.id.removeprefix(PREFIX): place for row, place in zip(rows, places, strict=True)}
-        items = [Item(row.id.removeprefix(PREFIX), classes[row.label], "test") for row in rows]
+        self._places = dict(zip(refs, places, strict=True))
+        labels = index.labels[rows].tolist()
+        items = [Item(ref, classes[label], "test") for ref, label in zip(refs, labels, strict=True)]
         if not items:
             raise DataError(
                 "The reference set is empty: that result of ingest has no test split.",

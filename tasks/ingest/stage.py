@@ -2,9 +2,9 @@
 
 Reads the source that --data names. Writes
 
-    index.csv                          one row per image (tasks/records/index.py)
+    index.npz                          one row per image (tasks/records/index.py)
     train-…, val-…, test-….tfrecord    the images in the order of the index (tasks/records/schema.py)
-    findings.json, findings.tfrecord   everything that was dropped, grouped or unusual, and why
+    findings.npz, findings.tfrecord    everything that was dropped, grouped or unusual, and why
                                        (tasks/ingest/findings.py)
 
 Guarantees: nothing is dropped without a finding. A picture and its near duplicates are in one split, unless
@@ -22,47 +22,45 @@ count, folds of the source are used. Over the folds, every picture is in the tes
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hemaflow.infra.errors import ConfigError, DataError, StageError
 from hemaflow.infra.results.draft import Draft
-from hemaflow.infra.results.manifest import Manifest
+from hemaflow.infra.results.manifest import Manifest, StoredObject
 from hemaflow.infra.settings import current_settings
 from hemaflow.tasks.core.facts import SPLITS, IngestFacts, Split
 from hemaflow.tasks.core.scratch import scratch_folder
 from hemaflow.tasks.core.stage import Parents
-from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean, perceptual_hash
+from hemaflow.tasks.ingest.cleaning import Cleaned, Hashed, clean
 from hemaflow.tasks.ingest.config import IngestConfig, ResolvedIngestConfig
-from hemaflow.tasks.ingest.content import content_notes
 from hemaflow.tasks.ingest.findings import put_findings
 from hemaflow.tasks.ingest.fitted import FittedPictures
+from hemaflow.tasks.ingest.gather import gather, missing_chunks
+from hemaflow.tasks.ingest.parts import Chunk, OpenedSource, Part, share, write_part
 from hemaflow.tasks.ingest.reference_set import (
     open_reference,
     reference_sha256,
     result_key,
 )
 from hemaflow.tasks.ingest.splitting import split_fold, split_groups, split_rest
-from hemaflow.tasks.records.index import Row, write_index
+from hemaflow.tasks.records.index import INDEX, Row, encode_index
 from hemaflow.tasks.records.schema import encode, one_hot, record_bytes, shard_name
 from hemaflow.tasks.records.tfrecord import write_records
 from hemaflow.tasks.sources.base import Finding, Item, Scan, Source
-from hemaflow.tasks.sources.images import Note, Unreadable, fit
 from hemaflow.tasks.sources.registry import open_source
 
 log = logging.getLogger(__name__)
 
-CHUNK_IMAGES = 256
-"""Images that are decoded and hashed at once; bounds the memory."""
+MIN_CHUNKS = 4
+"""Number of chunks from which several processes are worth their start; each takes as long as two chunks."""
+THREADS_OF_WORKER = 2
+"""Threads of each process that examines chunks: one reads while the other decodes."""
 ITEMS_LOGGED = 6
 WARNINGS = (
     "ambiguous-folders",
@@ -75,21 +73,56 @@ WARNINGS = (
 )
 """Kinds of findings that are logged in words: they say how the whole source, or a class, was read."""
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+
+def plan(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> list[Chunk]:
+    """Return the chunks of pictures that are to be examined side by side, in order.
+
+    There are none where `finish` is as fast without them: where little is left to examine, or where the
+    source must be read from its beginning.
+
+    Raises:
+        DataError: The source holds nothing to learn from.
+    """
+    settings = current_settings()
+    chunks: list[Chunk] = []
+    with (
+        open_source(parents.data, settings) as source,
+        open_reference(config.reference, parents.store, settings) as reference,
+    ):
+        for one in (reference, source):
+            if one.is_random_access:
+                chunks += missing_chunks(one, one.scan().items, config, draft, one is reference)
+    return chunks if len(chunks) >= MIN_CHUNKS else []
 
 
-class Examined(NamedTuple):
-    """A picture that could be read."""
+def write(parents: Parents, config: ResolvedIngestConfig, draft: Draft, chunk: Chunk) -> StoredObject | None:
+    """Examine one chunk and commit it; return it unchanged where it is complete.
 
-    hashed: Hashed
-    pixels: NDArray[np.uint8]
-    """uint8[S, S, 3], fitted."""
-    notes: tuple[Note, ...]
+    Peak memory follows from HEMAFLOW_CHUNK_IMAGES, not from the number of images.
+
+    Returns:
+        None where a machine of a cluster cannot read the source: `finish` examines these pictures.
+
+    Raises:
+        StoreFull: The store has no space left.
+        DataError: There is no such source.
+    """
+    try:
+        source = _opened.of(chunk, parents, config, draft.key)
+    except DataError:
+        if not chunk.source_sha256:
+            raise
+        source = None
+    if source is None:
+        log.warning("A machine of the cluster cannot read %s: the images are read elsewhere.", parents.data)
+        return None
+    return write_part(source, chunk, config, draft, THREADS_OF_WORKER)
 
 
-def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifest:
-    """Write the data set.
+def finish(
+    parents: Parents, config: ResolvedIngestConfig, draft: Draft, parts: Sequence[StoredObject]
+) -> Manifest:
+    """Write the data set. The pictures that are in no part are examined here.
 
     Raises:
         DataError: The source holds nothing to learn from.
@@ -103,13 +136,13 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         open_source(parents.data, settings) as source,
         open_reference(config.reference, parents.store, settings) as reference,
     ):
-        fixed, referred, findings = _reference_pictures(reference, config, fitted, draft)
+        fixed, referred, findings, used = _reference_pictures(reference, config, fitted, draft, parts)
         scan = source.scan()
         _require_folds(scan, source.name, config)
         items = [_with_split(item, config) for item in scan.items]
-        pictures, remarks = _read_all(source, items, config, fitted, draft)
-        cleaned = _clean(pictures, config, referred)
-        findings += [*scan.findings, *remarks, *cleaned.findings]
+        gathered = gather(source, items, config, fitted, draft, parts, of_reference=False)
+        cleaned = _clean(gathered.hashed, config, referred)
+        findings += [*scan.findings, *gathered.findings, *cleaned.findings]
         trainable = {picture.class_name for picture in cleaned.kept}
         _require_two(trainable, source.name, findings)
         # Every source lists its classes in the order of their names.
@@ -117,12 +150,13 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         rows = _rows(cleaned, fixed, classes, config)
         for split in SPLITS:
             of_split = [row for row in rows if row.split == split]
-            _write_split(fitted, of_split, split, len(classes), config, draft, folder / "shard")
+            _write_split(fitted, of_split, split, len(classes), config, draft, folder)
         counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
         findings += _missing_classes(classes, counts)
         num_findings = put_findings(findings, fitted, draft, folder / "shard")
     _require_unchanged(parents, config, draft)
-    draft.put("index.csv", write_index(rows))
+    share(draft, [*used, *gathered.parts])
+    draft.put(INDEX, encode_index(rows))
     _log(findings, num_findings)
     return IngestFacts(
         classes=classes,
@@ -133,6 +167,14 @@ def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifes
         num_findings=num_findings,
         reference=config.reference_sha256,
     ).commit(draft)
+
+
+def run(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> Manifest:
+    """Write the data set in this process. Raises what `finish` raises."""
+    return finish(parents, config, draft, ())
+
+
+_opened = OpenedSource()
 
 
 def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Draft) -> None:
@@ -152,18 +194,22 @@ def _require_unchanged(parents: Parents, config: ResolvedIngestConfig, draft: Dr
 
 
 def _reference_pictures(
-    reference: Source, config: IngestConfig, fitted: FittedPictures, draft: Draft
-) -> tuple[list[Hashed], list[Hashed], list[Finding]]:
-    """Return the pictures of the reference set, all that are readable of its source, and the findings.
+    reference: Source,
+    config: ResolvedIngestConfig,
+    fitted: FittedPictures,
+    draft: Draft,
+    parts: Sequence[StoredObject],
+) -> tuple[list[Hashed], list[Hashed], list[Finding], list[Part]]:
+    """Return the pictures of the reference set, all of its source, the findings and the parts.
 
     The test split of a result of ingest is a reference set as it is; any other source is cleaned first.
     """
     scan = reference.scan()
-    pictures, remarks = _read_all(reference, scan.items, config, fitted, draft)
+    pictures, remarks, used = gather(reference, scan.items, config, fitted, draft, parts, of_reference=True)
     if result_key(config.reference):
-        return pictures, pictures, remarks
+        return pictures, pictures, remarks, used
     cleaned = _clean(pictures, config)
-    return cleaned.kept, pictures, [*scan.findings, *remarks, *cleaned.findings]
+    return cleaned.kept, pictures, [*scan.findings, *remarks, *cleaned.findings], used
 
 
 def _require_folds(scan: Scan, name: str, config: IngestConfig) -> None:
@@ -200,45 +246,6 @@ def _clean(pictures: Sequence[Hashed], config: IngestConfig, reference: Sequence
         near_duplicate_bits=config.near_duplicate_bits,
         reference=reference,
     )
-
-
-def _read_all(
-    source: Source, items: Sequence[Item], config: IngestConfig, fitted: FittedPictures, draft: Draft
-) -> tuple[list[Hashed], list[Finding]]:
-    """Decode every picture once, and put those that can be read into `fitted`.
-
-    Returns:
-        The hashes of those, in order, and findings of pictures that are unreadable or unusual.
-    """
-
-    def examine(item: Item) -> tuple[Item, Examined | Note]:
-        try:
-            decoded = source.decode(item.ref)
-        except Unreadable as error:
-            return item, Note("unreadable", "dropped", str(error))
-        pixels = fit(decoded.pixels, config.image_size_pixels, config.fit)
-        sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-        hashed = Hashed(item.ref, item.class_name, item.split, sha256, perceptual_hash(pixels))
-        return item, Examined(hashed, pixels, (*decoded.notes, *content_notes(decoded.pixels)))
-
-    hashed: list[Hashed] = []
-    remarked: dict[Note, list[str]] = defaultdict(list)
-    for done, (item, result) in enumerate(_in_order(examine, items), start=1):
-        if isinstance(result, Examined):
-            hashed.append(result.hashed)
-            fitted.add(item.ref, result.pixels)
-        for note in result.notes if isinstance(result, Examined) else (result,):
-            remarked[note].append(item.ref)
-        if done % CHUNK_IMAGES == 0 or done == len(items):
-            draft.progress(done, len(items), "reading images")
-    return hashed, [Finding(note.kind, refs, note.action, note.reason) for note, refs in remarked.items()]
-
-
-def _in_order(function: Callable[[Given], Made], items: Sequence[Given]) -> Iterator[Made]:
-    """Map a function over items in threads; yield results in order, with a bounded number in memory."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(items), CHUNK_IMAGES):
-            yield from pool.map(function, items[start : start + CHUNK_IMAGES])
 
 
 def _rows(
@@ -288,17 +295,23 @@ def _write_split(
     num_classes: int,
     config: IngestConfig,
     draft: Draft,
-    path: Path,
+    folder: Path,
 ) -> None:
-    """Write the shards of a split, each through the same local file."""
+    """Write the shards of a split, several at once, each through a local file."""
     per_shard = max(1, config.shard_bytes // record_bytes(config.image_size_pixels, num_classes))
     num_shards = -(-len(rows) // per_shard)
-    for number in range(num_shards):
+
+    def write_shard(number: int) -> None:
         of_shard = rows[number * per_shard : (number + 1) * per_shard]
         records = (encode(row.id, fitted[row.source], one_hot(row.label, num_classes)) for row in of_shard)
-        count = write_records(path, records)
-        draft.put_file(shard_name(split, number, num_shards), path, num_records=count)
-        draft.progress(number + 1, num_shards, f"writing {split}")
+        name = shard_name(split, number, num_shards)
+        count = write_records(folder / name, records)
+        draft.put_file(name, folder / name, num_records=count)
+        (folder / name).unlink()
+
+    with ThreadPoolExecutor(current_settings().workers) as pool:
+        for done, _ in enumerate(pool.map(write_shard, range(num_shards)), start=1):
+            draft.progress(done, num_shards, f"writing {split}")
 
 
 def _missing_classes(classes: Sequence[str], counts: Mapping[Split, Counter[int]]) -> list[Finding]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,7 @@ def _field(number: int, content: bytes) -> bytes:
     return _varint_of(number << 3 | 2) + _varint_of(len(content)) + content
 
 
+@lru_cache(maxsize=1024)  # records of one size have the same few numbers
 def _varint_of(value: int) -> bytes:
     groups = bytearray()
     while value > 0x7F:

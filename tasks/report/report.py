@@ -61,7 +61,7 @@ FINDING_NAMES = {
     "wrong-shape": "not of the shape of the others",
 }
 
-# Maximum length of lists before they are cut in the middle; findings.json has them all.
+# Maximum length of lists before they are cut in the middle; `hemaflow findings RUN` lists them all.
 FINDINGS_SHOWN, ITEMS_SHOWN = 30, 6
 
 

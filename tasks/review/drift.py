@@ -37,7 +37,7 @@ from hemaflow.infra.results.manifest import Manifest
 from hemaflow.tasks.core.facts import IngestFacts, Split
 from hemaflow.tasks.core.stage import Parents, StageConfig
 from hemaflow.tasks.inference.classifier import Classifier, resized, split_batches
-from hemaflow.tasks.records.index import Row, read_index
+from hemaflow.tasks.records.index import Index, Row
 from hemaflow.tasks.review.results import Drift, DriftFacts, DriftRow
 
 PARENTS = ("champion_ingest", "champion_train", "ingest")
@@ -91,8 +91,8 @@ class Comparison(NamedTuple):
 def run(parents: Parents, config: DriftConfig, draft: Draft) -> Manifest:
     """Find the new images, compare, and write what drifted."""
     ingest, own = parents["ingest"], parents["champion_ingest"]
-    known = read_index(own.read(parents.store, "index.csv"))
-    new = _new_rows(read_index(ingest.read(parents.store, "index.csv")), known)
+    known = Index.of(parents.store, own).rows()
+    new = _new_rows(Index.of(parents.store, ingest).rows(), known)
     notes = []
     sizes = IngestFacts.of(own).image_size_pixels, IngestFacts.of(ingest).image_size_pixels
     if sizes[0] != sizes[1] or own.inputs.config.get("fit") != ingest.inputs.config.get("fit"):

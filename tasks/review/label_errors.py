@@ -27,27 +27,26 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, TypeAdapter
+from pydantic import PositiveInt
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.results.manifest import Manifest
 from hemaflow.tasks.core.facts import IngestFacts
 from hemaflow.tasks.core.stage import Parents, StageConfig
-from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.ingest.findings import read_findings
+from hemaflow.tasks.records.index import Index
 from hemaflow.tasks.records.predictions import read_predictions
 from hemaflow.tasks.records.schema import parse
 from hemaflow.tasks.records.table import read_table, write_table
 from hemaflow.tasks.records.tfrecord import record_places
 from hemaflow.tasks.review.label_errors_page import Candidate, PageInputs, render
 from hemaflow.tasks.review.results import CandidateRow, LabelErrorsFacts
-from hemaflow.tasks.sources.base import Finding
 
 CSV_NAME, PAGE_NAME = "label-errors.csv", "label-errors.html"
 
 RankBy = Literal["self_confidence", "normalized_margin"]
 RANKINGS: tuple[RankBy, ...] = get_args(RankBy)
-_FINDINGS = TypeAdapter(list[Finding])
 
 
 class LabelErrorsConfig(StageConfig):
@@ -87,7 +86,7 @@ def run(parents: Parents, config: LabelErrorsConfig, draft: Draft) -> Manifest:
     images = _gather(parents, names)
     candidates = find(images, config.rank_by)
     shown = candidates[: config.num_pictures]
-    findings = _FINDINGS.validate_json(ingests[0].read(parents.store, "findings.json"))
+    findings = read_findings(parents.store, ingests[0])
     conflicts = [finding for finding in findings if finding.kind == "conflicting-label"]
     inputs = PageInputs(
         source=facts.source,
@@ -217,12 +216,13 @@ def _pictures(
         wanted = {candidate.id for candidate in candidates if candidate.fold == fold}
         if not wanted:
             continue
-        rows = [row for row in read_index(ingest.read(parents.store, "index.csv")) if row.split == "test"]
+        index = Index.of(parents.store, ingest)
         places = (
             place for stored in ingest.matching("test-") for place in record_places(parents.path(stored))
         )
-        for row, place in zip(rows, places, strict=True):
-            if row.id in wanted:
-                found[row.id] = parse(place.read(), IngestFacts.of(ingest).image_size_pixels).image
+        for row, place in zip(index.places("test").tolist(), places, strict=True):
+            image_id = index.ids[row]
+            if image_id in wanted:
+                found[image_id] = parse(place.read(), IngestFacts.of(ingest).image_size_pixels).image
                 draft.progress(len(found), len(candidates), "pictures of candidates")
     return found

@@ -52,10 +52,13 @@ class Source(ABC):
     """What --data is for this kind of source, in words."""
     names: ClassVar[tuple[str, ...]] = ()
     """What --data is where it is one of a few names; empty for paths and addresses."""
+    is_random_access: ClassVar[bool] = False
+    """Whether `decode` works without a `scan` before it, so that several processes can share the work."""
     name: str
     """What this source is called in reports and errors."""
     kind: str = ""
-    """The name under which its kind is registered; `open_source` sets it."""
+    """The name under which its kind is registered; `open_source` sets it. `identities` of one kind are compared
+    with each other."""
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hemaflow.infra.results.manifest import Manifest, load_manifest
 from hemaflow.infra.store.base import Store, in_parallel
 from hemaflow.tasks.core.facts import IngestFacts, Split, TrainFacts
-from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.records.index import Index
 
 EVALUATED: tuple[Split, ...] = ("val", "test")
 
@@ -28,10 +28,10 @@ def trained_on(ingest: Manifest, models: Iterable[Manifest]) -> list[str]:
     return list(dict.fromkeys((ingest.digest, *earlier)))
 
 
-def images_of(store: Store, ingest: Manifest, split: Split) -> set[str]:
+def images_of(store: Store, ingest: Manifest, split: Split) -> set[bytes]:
     """Return the SHA-256 of the pixels of a split's images."""
-    rows = read_index(ingest.read(store, "index.csv"))
-    return {row.sha256 for row in rows if row.split == split}
+    index = Index.of(store, ingest)
+    return {sha256.tobytes() for sha256 in index.sha256[index.places(split)]}
 
 
 def data_overlap(store: Store, ingest: Manifest, digests: Sequence[str]) -> dict[str, int | None]:
@@ -51,7 +51,7 @@ def data_overlap(store: Store, ingest: Manifest, digests: Sequence[str]) -> dict
     sizes = {IngestFacts.of(other).image_size_pixels for other in found.values()}
     if found.keys() != others or sizes != {IngestFacts.of(ingest).image_size_pixels}:
         return dict.fromkeys(EVALUATED)
-    trained = set[str]().union(*(images_of(store, other, "train") for other in found.values()))
+    trained = set[bytes]().union(*(images_of(store, other, "train") for other in found.values()))
     return {split: len(images_of(store, ingest, split) & trained) for split in EVALUATED}
 
 

@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 """The command in this process: arguments → exit code, stdout, stderr."""
 METRICS = {"test": {"num_examples": 10, "accuracy": 0.9, "intervals": {"accuracy": [0.8, 0.95]}}}
 NAMES: Mapping[str, Sequence[str]] = {
-    "ingest": ("index.csv", "train-00000-of-00001.tfrecord"),
+    "ingest": ("index.npz", "train-00000-of-00001.tfrecord"),
     "augment": ("train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"),
     "train": ("model.keras", "history.json"),
     "predict": ("images-test.csv", "probabilities-test-clean.npy"),

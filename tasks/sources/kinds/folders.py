@@ -33,6 +33,7 @@ class FolderSource(Source):
     """
 
     form = "a folder with one folder per class"
+    is_random_access = True
 
     def __init__(self, root: Path, settings: Settings | None = None) -> None:
         self.root, self.name, self._settings = root, root.resolve().name, settings

@@ -43,6 +43,7 @@ class ZipSource(Source):
     """
 
     form = "a .zip with one folder per class"
+    is_random_access = True
 
     def __init__(self, path: Path, settings: Settings | None = None) -> None:
         require_zip(path)

@@ -12,12 +12,19 @@ import numpy as np
 import pytest
 
 import hemaflow as api
+from helpers.facts import ingest_facts
+from helpers.pictures import inputs
+from helpers.results import recorded
 from hemaflow.flows.cli import main
 from hemaflow.flows.config.recipes import RECIPES
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.infra import stat_cache
+from hemaflow.infra.results.draft import Draft
 from hemaflow.infra.store.local import LocalStore
+from hemaflow.tasks.ingest.findings import LIST, encode_findings
 from hemaflow.tasks.model.backbones import BACKBONES
+from hemaflow.tasks.records.index import INDEX, Row, encode_index
+from hemaflow.tasks.sources.base import Finding
 
 
 class Said(NamedTuple):
@@ -263,3 +270,18 @@ def test_fields_layers_and_views_are_listed(hemaflow: Command) -> None:
     assert "identity" in json.loads(hemaflow("views", "--json")[1])["views"]
     for command in ("fields", "layers", "views"):
         assert len(hemaflow(command)[1].splitlines()) > 5
+
+
+def test_the_index_and_the_findings_of_a_run_are_printed_as_csv(hemaflow: Command, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    draft = Draft(store, inputs("ingest"))
+    draft.put(INDEX, encode_index([Row("a/1.png", "0f" * 32, 1, "val", "a/1.png")]))
+    draft.put(LIST, encode_findings([Finding("link", ["b", "c,d"], "left out", "it leads nowhere")]))
+    manifest = draft.commit(**ingest_facts(["a", "b"], 24, {"train": 0, "val": 1, "test": 0}))
+    recorded(store, "20260131-094500-aaaa", ingest=manifest)
+    assert hemaflow("index", "--store", store.url).out == (
+        f"id,sha256,label,split,source\na/1.png,{'0f' * 32},1,val,a/1.png\n"
+    )
+    assert hemaflow("findings", "aaaa", "--store", store.url).out == (
+        'kind,item,action,reason\nlink,b,left out,it leads nowhere\nlink,"c,d",left out,it leads nowhere\n'
+    )

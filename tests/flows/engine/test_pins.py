@@ -109,8 +109,8 @@ def test_a_run_without_the_results_cannot_be_gone_on_with(any_store: Store) -> N
 def test_a_damaged_pin_is_a_mistake_and_not_computed_in_silence(any_store: Store) -> None:
     earlier = run(any_store)
     folder = f"stages/ingest/{earlier.key('ingest')}/"
-    any_store.delete([name for name in any_store.list(folder) if name.endswith("index.csv")])
-    with pytest.raises(UserError, match=r"is damaged: index\.csv is missing"):
+    any_store.delete([name for name in any_store.list(folder) if name.endswith("index.npz")])
+    with pytest.raises(UserError, match=r"is damaged: index\.npz is missing"):
         engine(any_store, of_run=earlier.run, from_stage="train").plan()
 
 

@@ -96,6 +96,19 @@ def test_a_pool_lends_the_worker_that_prepared_with_one_thread_and_no_gpu(store:
     assert manifest.facts == {"PREPARED": "yes", "TF_NUM_INTRAOP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
+def test_a_pool_that_gave_back_its_workers_lends_others(store: LocalStore) -> None:
+    pool = WorkerPool(2)
+    try:
+        pool.preload("helpers.jobs.prepare")
+        pool.release()
+        with pool.lend() as worker:
+            manifest = worker.do(job(store, "variables"), 60)
+    finally:
+        pool.stop()
+    assert isinstance(manifest, Manifest)
+    assert manifest.facts["PREPARED"] == ""
+
+
 def test_a_killed_worker_is_told_by_its_signal(store: LocalStore) -> None:
     worker = Worker()
     with pytest.raises(StageError, match="ended with signal SIGKILL"):

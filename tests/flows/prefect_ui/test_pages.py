@@ -54,7 +54,7 @@ def test_findings_are_counted_listed_and_escaped() -> None:
     page = pages.findings(ingested, found)
     assert cells(page, "**all**")[1:] == ["**7**", "**1**", "**2**"]
     assert cells(page, "platelet")[1:] == ["4", "0", "2"]
-    assert "3 more in findings.json" in page
+    assert "3 more: hemaflow findings RUN" in page
     assert "<img" not in page
     assert "cut short" in page
     assert "Nothing was found amiss" in pages.findings(ingested, [])

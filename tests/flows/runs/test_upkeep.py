@@ -12,6 +12,7 @@ from helpers.results import engine, run
 from hemaflow.flows.engine.engine import all_reused
 from hemaflow.flows.runs.record import RunRecord
 from hemaflow.flows.runs.upkeep import collect_garbage, verify
+from hemaflow.infra.results.manifest import StoredObject
 from hemaflow.infra.store.base import Store
 
 NOW = -5.0
@@ -99,7 +100,9 @@ def test_leftovers_beside_a_complete_result_go(any_store: Store) -> None:
     assert collect(any_store).objects == 4
     assert all_reused(engine(any_store).plan())
     assert verify(any_store)[0] == []
-    assert not [name for name in any_store.list("") if name.endswith(("lease.json", "old", "npz", "0123"))]
+    assert not [
+        name for name in any_store.list("") if name.endswith(("lease.json", "old", "checkpoint.npz", "0123"))
+    ]
 
 
 def between(store: Store, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
@@ -187,3 +190,37 @@ def test_a_damaged_result_is_made_again_and_counted(any_store: Store) -> None:
     assert again.stages[2].damaged == ["model.keras"]
     assert again.stages[2].reason == "damaged: model.keras is missing"
     assert verify(any_store)[0] == []
+
+
+def put_part(store: Store, name: str, result: str = "") -> list[str]:
+    """Put a part of ingest; `result` is the key of the complete result that uses it."""
+    names = [f"parts/ingest/group/0123/{name}.npz", f"parts/ingest/group/{name}.json"]
+    for each in names:
+        store.put(each, b"{}")
+    if result:
+        names.append(f"parts/uses/{result}.json")
+        store.put(names[-1], json.dumps(names[:2]).encode())
+    return names
+
+
+def test_parts_stay_as_long_as_a_result_that_uses_them(any_store: Store) -> None:
+    first = run(any_store, content=b"other")
+    used = put_part(any_store, "used", first.key("ingest"))
+    unused = put_part(any_store, "unused")
+    assert collect(any_store, grace_seconds=3600.0).objects == 0
+    assert collect(any_store).objects == len(unused)
+    assert list(any_store.list("parts/")) == sorted(used)
+    run(any_store, {"ingest": {"seed": 1}})
+    assert collect(any_store, keep_runs=1).runs == [first.run]
+    assert list(any_store.list("parts/")) == []
+
+
+def test_parts_of_a_result_that_a_run_is_not_done_with_stay(any_store: Store) -> None:
+    record = run(any_store)
+    key = record.needs["ingest"]
+    any_store.delete([f"stages/ingest/{key}/manifest.json"])
+    location, _ = put_part(any_store, "begun")
+    stored = StoredObject(name="begun.npz", location=location, size_bytes=2, sha256="0" * 64)
+    any_store.put(f"stages/ingest/{key}/parts/begun.npz.json", stored.model_dump_json().encode())
+    collect(any_store)
+    assert location in list(any_store.list("parts/"))

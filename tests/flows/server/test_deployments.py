@@ -108,7 +108,7 @@ def ran(server: Server, cells: str) -> Ran:
 def test_a_deployment_runs_to_the_end_and_is_cached_the_next_time(server: Server, ran: Ran) -> None:
     assert "Flow run finished successfully in 'Completed'" in ran.said
     assert server.task_states(ran.first) == dict.fromkeys(
-        ["ingest", "shard 1/1", "augment 1 copy", "train cnn", "predict", "evaluate flips", "submit"],
+        ["ingest", "augment part 1/1", "augment 1 copy", "train cnn", "predict", "evaluate flips", "submit"],
         "Completed",
     )
     assert server.task_states(ran.again) == dict.fromkeys(

@@ -1,4 +1,4 @@
-"""The shards of augment on a Dask cluster of two worker processes: the same bytes as by this machine."""
+"""Chunks of ingest and shards of augment by two worker processes of Dask: the bytes of this machine."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def test_a_cluster_writes_the_shards_even_if_a_worker_dies(
 ) -> None:
     shared = LocalStore(tmp_path / "shared")
     environment = {**served, "HEMAFLOW_TASK_RUNNER": "dask", "HEMAFLOW_CLUSTER": cluster}
+    environment["HEMAFLOW_CHUNK_IMAGES"] = "4"
     process = start(environment, *command(shared, "--data", cells, "--until", "augment"))
     with Client(cluster, timeout="60s") as client:
         first_worker = next(iter(client.run(os.getpid).values()))

@@ -54,6 +54,7 @@ RUN_AT_IMPORT = {
     "tasks.core.stage.OnlyWith",
     "tasks.evaluate.metrics.metric",
     "tasks.inference.views._kind",
+    "tasks.ingest.parts.OpenedSource",
     "tasks.layers.keras_cv_table._factor",
     "tasks.layers.keras_cv_table._shift",
     "tasks.layers.keras_cv_table._words",

@@ -29,7 +29,7 @@ from hemaflow.tasks.ingest.config import IngestConfig
 from hemaflow.tasks.ingest.findings import read_findings, read_pictures
 from hemaflow.tasks.ingest.fitted import FittedPictures
 from hemaflow.tasks.ingest.stage import run
-from hemaflow.tasks.records.index import read_index
+from hemaflow.tasks.records.index import Index, write_index
 from hemaflow.tasks.records.schema import read_shards
 from hemaflow.tasks.sources.images import Decoded, fit
 from hemaflow.tasks.sources.kinds.folders import FolderSource
@@ -38,7 +38,7 @@ from hemaflow.tasks.sources.sample_cells import draw_cell
 
 from helpers.pictures import inputs  # isort: skip
 
-GOLDEN_DIGEST = "e3898b061a5aa5857bcaafb0228281e8d1b8b88719d5a350a250539af0bba9bd"
+GOLDEN_DIGEST = "2d92cc26a72aa8f008e26d74430214138ad2ab5dbb9e8ee1785154aa71b8755d"
 
 
 def ingest(store: LocalStore, data: Path | str, **config: Any) -> Manifest:
@@ -50,12 +50,12 @@ def ingest(store: LocalStore, data: Path | str, **config: Any) -> Manifest:
 
 
 def findings(store: LocalStore, manifest: Manifest) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(manifest.read(store, "findings.json"))
-    return found
+    return [finding._asdict() for finding in read_findings(store, manifest)]
 
 
 def index(store: LocalStore, manifest: Manifest) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(manifest.read(store, "index.csv").decode())))
+    table = write_index(Index.of(store, manifest).rows()).decode()
+    return list(csv.DictReader(io.StringIO(table)))
 
 
 def cells(root: Path, per_class: int = 12, side: int = 40) -> Path:
@@ -498,7 +498,7 @@ def test_odd_names_are_read_back_byte_for_byte(store: LocalStore, tmp_path: Path
                 archive.writestr(names[-1], file.getvalue())
     manifest = ingest(store, path, image_size_pixels=32)
     assert manifest.facts["classes"] == sorted(folders)
-    rows = read_index(manifest.read(store, "index.csv"))
+    rows = Index.of(store, manifest).rows()
     assert sorted(row.id for row in rows) == sorted(names)
     written = [
         record.id

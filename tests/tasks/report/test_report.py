@@ -224,7 +224,7 @@ def test_report_cuts_long_lists_in_the_middle_and_says_so(page: Page) -> None:
     ) in text.replace("1 594", "1\N{NARROW NO-BREAK SPACE}594")
     assert "copy-14.jpg" in text
     assert "copy-15.jpg" not in text
-    assert "70 left out; see findings.json" in text
+    assert "70 left out; see hemaflow findings RUN" in text
     assert "copy-85.jpg" in text
 
 
