@@ -52,6 +52,8 @@ class Source(ABC):
     """What --data is for this kind of source, in words."""
     names: ClassVar[tuple[str, ...]] = ()
     """What --data is where it is one of a few names; empty for paths and addresses."""
+    is_random_access: ClassVar[bool] = False
+    """Whether `decode` works without a `scan` before it, so that several processes can share the work."""
     name: str
     """What this source is called in reports and errors."""
 
@@ -65,6 +67,11 @@ class Source(ABC):
             DataError: It is of this kind, and cannot be used.
         """
         return None
+
+    @property
+    def kind(self) -> str:
+        """The kind of this source: `identities` of one kind are compared with each other."""
+        return type(self).__name__
 
     @abstractmethod
     def content_digest(self) -> str:
@@ -99,7 +106,7 @@ class Source(ABC):
         Raises:
             DataError: A part of the data cannot be read.
         """
-        return as_identities(b"".join(_decoded_sha256(self, ref) for ref in refs))
+        return as_identities([_decoded_sha256(self, ref) for ref in refs])
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Close the files that are open."""
@@ -113,9 +120,9 @@ class Source(ABC):
         self.close()
 
 
-def as_identities(sha256s: bytes | bytearray) -> NDArray[np.uint8]:
-    """Return SHA-256s, 32 bytes each, as uint8[N, 32]."""
-    return np.frombuffer(sha256s, np.uint8).reshape(-1, 32)
+def as_identities(sha256s: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Return SHA-256s of 32 bytes as uint8[N, 32]."""
+    return np.frombuffer(b"".join(sha256s), np.uint8).reshape(-1, 32)
 
 
 def _decoded_sha256(source: Source, ref: str) -> bytes:

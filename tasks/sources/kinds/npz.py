@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
-from hemaflow.infra.stat_cache import StatCache
+from hemaflow.infra.stat_cache import SHA256_BYTES, StatCache
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.sources.archives import array_header, array_names, open_zip, read_array, stream_rows
-from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, as_identities, require_classes
+from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, require_classes
 from hemaflow.tasks.sources.layout import class_name
 from hemaflow.tasks.sources.registry import SOURCES
 
@@ -110,7 +110,7 @@ class NpzSource(Source):
             if not found:
                 found = b"".join(_row_sha256(self._row(ref)) for ref in refs)
                 cache.keep_derived(name, found)
-        return as_identities(found)
+        return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source. Raises DataError where the images are damaged."""

@@ -19,6 +19,8 @@ class S3Source(FolderSource):
 
         self._folder = S3Folder(url, settings)
         super().__init__(self._folder.path, settings)
+        # The workers of a cluster on other machines have no copy of the files.
+        self.is_random_access = not settings.cluster  # type: ignore[misc]
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:

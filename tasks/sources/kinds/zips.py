@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
-from hemaflow.infra.stat_cache import StatCache
+from hemaflow.infra.stat_cache import SHA256_BYTES, StatCache
 from hemaflow.tasks.sources.archives import BROKEN_ZIP, MAX_RATIO, open_zip, require_zip
-from hemaflow.tasks.sources.base import Scan, Source, as_identities
+from hemaflow.tasks.sources.base import Scan, Source
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
 from hemaflow.tasks.sources.layout import scan_class_folders
 from hemaflow.tasks.sources.registry import SOURCES
@@ -43,6 +43,7 @@ class ZipSource(Source):
     """
 
     form = "a .zip with one folder per class"
+    is_random_access = True
 
     def __init__(self, path: Path, settings: Settings | None = None) -> None:
         require_zip(path)
@@ -90,7 +91,7 @@ class ZipSource(Source):
             if not found:
                 found = self._sha256s(refs, archive_sha256)
                 cache.keep_derived(name, found)
-        return as_identities(found)
+        return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
