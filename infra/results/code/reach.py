@@ -27,6 +27,8 @@ PARTS = ("flows", "tasks", "infra")
 TRANSPORT = (
     "hemaflow.infra.errors",
     "hemaflow.infra.settings",
+    "hemaflow.infra.stat_cache",
+    "hemaflow.infra.stat_database",
     "hemaflow.infra.store",
     "hemaflow.infra.results.code",
     "hemaflow.infra.results.draft",

@@ -63,6 +63,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         ("infra/errors.py", 'super().__init__(printable("', 'super().__init__("" + printable("', []),
         ("infra/store/base.py", "    def stat(", "    def size(self) -> int: ...\n\n    def stat(", []),
         ("infra/store/s3.py", "READ_BYTES =", "READ_BYTES = 2 *", []),
+        ("infra/stat_cache.py", "FILES_AT_ONCE = 64", "FILES_AT_ONCE = 65", []),
         ("infra/settings.py", "    cluster: str", "    colour: bool = True\n    cluster: str", []),
         ("infra/results/draft.py", "def silent(", "def loud() -> None: ...\n\n\ndef silent(", []),
         # Rows that the config does not name.
@@ -84,7 +85,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> EditedCode:
         # What counts.
         ("tasks/layers/own_layers.py", "NUM_LENGTHS = 6", "NUM_LENGTHS = 7", ["augment"]),
         ("tasks/model/families/cnn.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 129)", ["train"]),
-        ("tasks/sources/kinds/folders.py", "listing.folders if folder}", "listing.folders if not folder}", ["ingest"]),
+        ("tasks/sources/kinds/folders.py", "if folder}", "if not folder}", ["ingest"]),
         ("tasks/ingest/config.py", "self.fold >= max(", "self.fold > max(", ["ingest"]),
         ("tasks/train/objective.py", "momentum=0.9", "momentum=0.8", ["train"]),
         ("tasks/submit/runner.py", "LIBRARIES = (", 'LIBRARIES = ("pip", ', ["submit"]),
