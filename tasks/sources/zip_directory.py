@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from hemaflow.infra.stat_cache import stamp
 from hemaflow.tasks.sources.archives import BROKEN_ZIP, MAX_RATIO
 from hemaflow.tasks.sources.images import Unreadable
 
@@ -88,6 +89,10 @@ class ZipDirectory:
         """Close the archive, as `zipfile.ZipFile` does."""
         if "_file" in self.__dict__:
             self.close()
+
+    def stamp(self) -> bytes:
+        """Return the stamp of the open archive (infra/stat_cache.py)."""
+        return stamp(os.fstat(self._file.fileno()))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a member; of several of one name, of the last. Raises Unreadable."""

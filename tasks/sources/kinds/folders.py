@@ -29,7 +29,7 @@ class FolderSource(Source):
     Args:
         root: The folder.
         settings: Folders outside of it that its links may lead to, and where the SHA-256s of its files are
-            recorded; None for none of both.
+            recorded; None for neither.
     """
 
     form = "a folder with one folder per class"

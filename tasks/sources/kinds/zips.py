@@ -76,14 +76,9 @@ class ZipSource(Source):
 
     def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
         """See Source: the SHA-256 of each file, kept for the archive as it is."""
+        of_refs = hashlib.sha256("\0".join(refs).encode(errors="surrogateescape")).hexdigest()
         with StatCache(self._settings) as cache:
-            archive_sha256 = cache.file_sha256(self.path)
-            of_refs = hashlib.sha256("\0".join(refs).encode(errors="surrogateescape")).hexdigest()
-            name = f"zip {archive_sha256} {of_refs}"
-            found = cache.derived(name)
-            if not found:
-                found = self._sha256s(refs, archive_sha256)
-                cache.keep_derived(name, found)
+            found = cache.derived(self.path, f"zip {of_refs}", lambda sha256: self._sha256s(refs, sha256))
         return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
@@ -109,8 +104,11 @@ class ZipSource(Source):
                     raise broken_archive(self.path, error) from error
             return self._opened
 
-    def _sha256s(self, refs: Sequence[str], archive_sha256: str) -> bytes:
-        """Return the SHA-256 of each file; one that cannot be read has a value of its own."""
+    def _sha256s(self, refs: Sequence[str], archive_sha256: str) -> tuple[bytes, bytes]:
+        """Return the SHA-256 of each file, and the stamp of the open archive.
+
+        A file that cannot be read has a value of its own.
+        """
         members = self._members
 
         def hash_some(start: int) -> bytes:
@@ -124,4 +122,5 @@ class ZipSource(Source):
             return bytes(total)
 
         with ThreadPoolExecutor(self._settings.workers if self._settings else 1) as pool:
-            return b"".join(pool.map(hash_some, range(0, len(refs), MEMBERS_AT_ONCE)))
+            found = b"".join(pool.map(hash_some, range(0, len(refs), MEMBERS_AT_ONCE)))
+        return found, members.stamp()
