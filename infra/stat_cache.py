@@ -19,7 +19,7 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -63,6 +63,12 @@ def stamp(status: os.stat_result) -> bytes:
         )
     except struct.error:  # a time after the year 2262
         return _NO_STAMP
+
+
+def is_settled(stamp: bytes, moment: int) -> bool:
+    """Return whether every change of a file after a moment (nanoseconds since 1970) leaves another stamp."""
+    *_, mtime, ctime = _STAMP.unpack(stamp)
+    return stamp != _NO_STAMP and max(mtime, ctime) + RACY_NANOSECONDS < moment
 
 
 def sha256_at(sha256s: bytes, place: int) -> bytes:
@@ -111,15 +117,28 @@ class StatCache:
         files = Files([path.name], stamp(path.stat()))
         return self._sha256s(os.fsencode(path), path.parent, files).hex()
 
-    def derived(self, name: str) -> bytes:
-        """Return the bytes that were kept under a name; empty where there are none."""
-        row = self._database.load(_DERIVED + name.encode()) if self._database else None
-        return row.sha256s if row else b""
+    def derived(self, path: Path, what: str, make: Callable[[str], tuple[bytes, bytes]]) -> bytes:
+        """Return what follows from the content of a file, made once.
 
-    def keep_derived(self, name: str, content: bytes) -> None:
-        """Keep bytes under a name that holds all they depend on, such as the SHA-256 of a file."""
-        if self._database:
-            self._database.note(_DERIVED + name.encode(), Row(b"", b"", content))
+        Args:
+            path: The file.
+            what: Says what it is, with all that it depends on beside that content.
+            make: Makes it, given the SHA-256 of the file; returns it with the stamp that the file had when it
+                was opened. It is kept only if the file did not change from then to the end.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        before, began = stamp(path.stat()), time.time_ns()
+        sha256 = self.file_sha256(path)
+        key = _DERIVED + hashlib.sha256(f"{what} {sha256}".encode()).digest()
+        row = self._database.load(key) if self._database else None
+        if row:
+            return row.sha256s
+        content, opened = make(sha256)
+        if self._database and opened == before == stamp(path.stat()) and is_settled(before, began):
+            self._database.note(key, Row(b"", b"", content))
+        return content
 
     def _sha256s(self, key: bytes, folder: Path, files: Files) -> bytes:
         names = os.fsencode("\0".join(files.names))
@@ -182,12 +201,11 @@ def _hashed(path: str, listed: bytes) -> tuple[bytes, bool]:
                 sha256 = hashlib.sha256(file.read()).digest()
             else:
                 sha256 = hashlib.file_digest(file, "sha256").digest()
-            is_same = stamp(status) == stamp(os.fstat(file.fileno())) == listed != _NO_STAMP
+            is_same = stamp(status) == stamp(os.fstat(file.fileno())) == listed
     except OSError as error:
         error.filename = error.filename or path
         raise
-    *_, mtime, ctime = _STAMP.unpack(listed)
-    return sha256, is_same and max(mtime, ctime) + RACY_NANOSECONDS < began
+    return sha256, is_same and is_settled(listed, began)
 
 
 def _parts(content: bytes, size_bytes: int) -> NDArray[np.uint8]:

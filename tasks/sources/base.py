@@ -57,8 +57,8 @@ class Source(ABC):
     name: str
     """What this source is called in reports and errors."""
     kind: str = ""
-    """The name under which its kind is registered; `open_source` sets it. `identities` of one kind are compared
-    with each other."""
+    """The name under which its kind is registered; `open_source` sets it. Only `identities` of one kind are
+    compared."""
 
     @classmethod
     def opened(cls, data: str, settings: Settings) -> Source | None:
@@ -104,7 +104,7 @@ class Source(ABC):
         Raises:
             DataError: A part of the data cannot be read.
         """
-        return as_identities(b"".join(_decoded_sha256(self, ref) for ref in refs))
+        return as_identities([_decoded_sha256(self, ref) for ref in refs])
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Close the files that are open."""
@@ -118,9 +118,9 @@ class Source(ABC):
         self.close()
 
 
-def as_identities(sha256s: bytes | bytearray) -> NDArray[np.uint8]:
-    """Return SHA-256s, 32 bytes each, as uint8[N, 32]."""
-    return np.frombuffer(sha256s, np.uint8).reshape(-1, 32)
+def as_identities(sha256s: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Return SHA-256s of 32 bytes as uint8[N, 32]."""
+    return np.frombuffer(b"".join(sha256s), np.uint8).reshape(-1, 32)
 
 
 def _decoded_sha256(source: Source, ref: str) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.settings import Settings
 from hemaflow.infra.stat_cache import SHA256_BYTES, StatCache, sha256_at
-from hemaflow.tasks.sources.base import Scan, Source, as_identities
+from hemaflow.tasks.sources.base import Scan, Source
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
 from hemaflow.tasks.sources.layout import scan_class_folders
 from hemaflow.tasks.sources.listing import Listing, below, list_folder, unreadable
@@ -29,7 +29,7 @@ class FolderSource(Source):
     Args:
         root: The folder.
         settings: Folders outside of it that its links may lead to, and where the SHA-256s of its files are
-            recorded; None for none of both.
+            recorded; None for neither.
     """
 
     form = "a folder with one folder per class"
@@ -81,7 +81,7 @@ class FolderSource(Source):
             if place == len(names) or names[place] != name:
                 raise unreadable(self.root / ref, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
             found += sha256_at(sha256s[folder], place)
-        return as_identities(found)
+        return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""

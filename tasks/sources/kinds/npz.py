@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
-from hemaflow.infra.stat_cache import StatCache
+from hemaflow.infra.stat_cache import SHA256_BYTES, StatCache, stamp
 from hemaflow.tasks.core.classes import PBC_CLASSES
 from hemaflow.tasks.core.facts import SPLITS, Split
 from hemaflow.tasks.sources.archives import array_header, array_names, open_zip, read_array, stream_rows
-from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, as_identities, require_classes
+from hemaflow.tasks.sources.base import Finding, Item, Scan, Source, require_classes
 from hemaflow.tasks.sources.layout import class_name
 from hemaflow.tasks.sources.registry import SOURCES
 
@@ -73,6 +73,8 @@ class NpzSource(Source):
             self._parts = self._check(archive)
         self._spools: list[IO[bytes]] = []
         self._pixels: dict[str, NDArray[np.uint8]] = {}
+        self._stamps = set[bytes]()
+        """The stamps that the file had when images were unpacked."""
         self._lock = threading.Lock()
 
     @classmethod
@@ -103,14 +105,15 @@ class NpzSource(Source):
 
     def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
         """See Source: the SHA-256 of shape and pixels of each row, kept for the file as it is."""
+        of_refs = hashlib.sha256("\0".join(refs).encode()).hexdigest()
+
+        def make(_: str) -> tuple[bytes, bytes]:
+            found = b"".join(_row_sha256(self._row(ref)) for ref in refs)
+            return found, next(iter(self._stamps)) if len(self._stamps) == 1 else b""
+
         with StatCache(self._settings) as cache:
-            of_refs = hashlib.sha256("\0".join(refs).encode()).hexdigest()
-            name = f"npz {cache.file_sha256(self.path)} {of_refs}"
-            found = cache.derived(name)
-            if not found:
-                found = b"".join(_row_sha256(self._row(ref)) for ref in refs)
-                cache.keep_derived(name, found)
-        return as_identities(found)
+            found = cache.derived(self.path, f"npz {of_refs}", make)
+        return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source. Raises DataError where the images are damaged."""
@@ -123,6 +126,7 @@ class NpzSource(Source):
         split, _, row = ref.rpartition("/") if "/" in ref else ("", "", ref.removeprefix("row "))
         with self._lock:
             if split not in self._pixels:
+                self._stamps.add(stamp(self.path.stat()))
                 with open_zip(self.path) as archive:
                     (part,) = (part for part in self._parts if part.split == split)
                     self._pixels[split] = self._unpacked(archive, part)

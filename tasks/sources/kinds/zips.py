@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-import zipfile
-from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,21 +14,16 @@ from numpy.typing import NDArray
 
 from hemaflow.infra.errors import DataError
 from hemaflow.infra.settings import Settings
-from hemaflow.infra.stat_cache import StatCache
-from hemaflow.tasks.sources.archives import BROKEN_ZIP, MAX_RATIO, open_zip, require_zip
-from hemaflow.tasks.sources.base import Scan, Source, as_identities
+from hemaflow.infra.stat_cache import SHA256_BYTES, StatCache
+from hemaflow.tasks.sources.archives import BROKEN_ZIP, broken_archive, require_zip
+from hemaflow.tasks.sources.base import Scan, Source
 from hemaflow.tasks.sources.images import Decoded, Unreadable, decode
 from hemaflow.tasks.sources.layout import scan_class_folders
 from hemaflow.tasks.sources.registry import SOURCES
+from hemaflow.tasks.sources.zip_directory import ZipDirectory
 
-MAX_MEMBER_BYTES = 200 << 20
-"""The largest file in a zip that is read: an image of MAX_IMAGE_PIXELS as PNG."""
 MEMBERS_AT_ONCE = 64
 """Members that a thread hashes before it takes others."""
-MAX_OFFSET = 2**62
-"""Forged offsets and sizes beyond this count as this."""
-LOCAL_HEADER_BYTES = 30
-"""Size of the header before a member, without its name (PKWARE's APPNOTE 4.3.7)."""
 
 
 @SOURCES.register("zip")
@@ -48,7 +41,7 @@ class ZipSource(Source):
     def __init__(self, path: Path, settings: Settings | None = None) -> None:
         require_zip(path)
         self.path, self.name, self._settings = path, path.name, settings
-        self._opened: _Members | None = None
+        self._opened: ZipDirectory | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -83,15 +76,10 @@ class ZipSource(Source):
 
     def identities(self, refs: Sequence[str]) -> NDArray[np.uint8]:
         """See Source: the SHA-256 of each file, kept for the archive as it is."""
+        of_refs = hashlib.sha256("\0".join(refs).encode(errors="surrogateescape")).hexdigest()
         with StatCache(self._settings) as cache:
-            archive_sha256 = cache.file_sha256(self.path)
-            of_refs = hashlib.sha256("\0".join(refs).encode(errors="surrogateescape")).hexdigest()
-            name = f"zip {archive_sha256} {of_refs}"
-            found = cache.derived(name)
-            if not found:
-                found = self._sha256s(refs, archive_sha256)
-                cache.keep_derived(name, found)
-        return as_identities(found)
+            found = cache.derived(self.path, f"zip {of_refs}", lambda sha256: self._sha256s(refs, sha256))
+        return np.frombuffer(found, np.uint8).reshape(-1, SHA256_BYTES)
 
     def read(self, ref: str) -> NDArray[np.uint8]:
         """See Source."""
@@ -104,16 +92,23 @@ class ZipSource(Source):
     def close(self) -> None:
         """See Source."""
         if self._opened:
-            self._opened.archive.close()
+            self._opened.close()
 
     @property
-    def _members(self) -> _Members:
+    def _members(self) -> ZipDirectory:
         with self._lock:
-            self._opened = self._opened or _Members(open_zip(self.path))
+            if self._opened is None:
+                try:
+                    self._opened = ZipDirectory(self.path)
+                except BROKEN_ZIP as error:
+                    raise broken_archive(self.path, error) from error
             return self._opened
 
-    def _sha256s(self, refs: Sequence[str], archive_sha256: str) -> bytes:
-        """Return the SHA-256 of each file; one that cannot be read has a value of its own."""
+    def _sha256s(self, refs: Sequence[str], archive_sha256: str) -> tuple[bytes, bytes]:
+        """Return the SHA-256 of each file, and the stamp of the open archive.
+
+        A file that cannot be read has a value of its own.
+        """
         members = self._members
 
         def hash_some(start: int) -> bytes:
@@ -127,47 +122,5 @@ class ZipSource(Source):
             return bytes(total)
 
         with ThreadPoolExecutor(self._settings.workers if self._settings else 1) as pool:
-            return b"".join(pool.map(hash_some, range(0, len(refs), MEMBERS_AT_ONCE)))
-
-
-class _Members:
-    """The members of an archive in a table: `zipfile` keeps 600 bytes for each, this 50 and the name.
-
-    Args:
-        archive: The archive, whose own list is emptied.
-    """
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-        members = sorted(archive.infolist(), key=lambda member: member.filename)
-        self.names = [member.filename for member in members]
-        self._columns = {
-            column: np.fromiter(
-                (min(getattr(member, column), MAX_OFFSET) for member in members), np.int64, len(members)
-            )
-            for column in ("header_offset", "compress_size", "file_size", "CRC", "compress_type", "flag_bits")
-        }
-        starts = self._columns["header_offset"]
-        order = np.argsort(starts)
-        ends = starts + self._columns["compress_size"] + LOCAL_HEADER_BYTES
-        self._overlaps = np.zeros(len(members), bool)
-        self._overlaps[order[:-1]] = ends[order[:-1]] > starts[order[1:]]
-        archive.filelist.clear()
-        archive.NameToInfo.clear()
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a member: of several of one name, of the last. Raises Unreadable."""
-        place = bisect_right(self.names, name) - 1
-        if place < 0 or self.names[place] != name:
-            raise Unreadable("not in the archive")
-        member = zipfile.ZipInfo(name)
-        for column, values in self._columns.items():
-            setattr(member, column, int(values[place]))
-        if member.file_size > MAX_MEMBER_BYTES or member.file_size > MAX_RATIO * max(1, member.compress_size):
-            raise Unreadable(f"declares {member.file_size} bytes, too many for an image")
-        if self._overlaps[place]:
-            raise Unreadable("damaged in the archive: it lies across another file")
-        try:
-            return self.archive.read(member)
-        except (*BROKEN_ZIP, MemoryError) as error:  # LZMA asks for what memory the member declares
-            raise Unreadable(f"damaged in the archive: {error or type(error).__name__}") from error
+            found = b"".join(pool.map(hash_some, range(0, len(refs), MEMBERS_AT_ONCE)))
+        return found, members.stamp()

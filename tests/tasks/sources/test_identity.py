@@ -21,6 +21,7 @@ from hemaflow.infra.settings import Settings
 from hemaflow.tasks.sources.base import Source
 from hemaflow.tasks.sources.kinds.folders import FolderSource
 from hemaflow.tasks.sources.kinds.npz import NpzSource
+from hemaflow.tasks.sources.kinds.zips import ZipSource
 from hemaflow.tasks.sources.layout import scan_class_folders
 from hemaflow.tasks.sources.registry import open_source
 
@@ -139,6 +140,40 @@ def test_a_change_that_leaves_size_and_mtime_is_noticed(
     assert not set(identities.values()) & set(first[1].values())
     with open_source(str(path), Settings(stat_cache_dir=tmp_path / "other")) as source:
         assert (source.content_digest(), all_identities(source)) == (digest, identities)
+
+
+def test_what_changed_while_it_was_read_is_not_remembered(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip is replaced after it was hashed and before its members were; then the first one comes back."""
+    path = make_zip(tmp_path, 100)
+    (tmp_path / "other").mkdir()
+    other = make_zip(tmp_path / "other", 60)
+    time.sleep(0.03)
+    with open_source(str(path), settings) as source:
+        expected = [bytes(each) for each in source.identities(NAMES[:2])]
+    hashed = ZipSource._sha256s
+
+    def replaced_meanwhile(self: ZipSource, refs: list[str], sha256: str) -> tuple[bytes, bytes]:
+        path.rename(tmp_path / "kept")
+        other.rename(path)
+        try:
+            return hashed(self, refs, sha256)
+        finally:
+            path.rename(other)
+            (tmp_path / "kept").rename(path)
+
+    monkeypatch.setattr(ZipSource, "_sha256s", replaced_meanwhile)
+    some = list(NAMES[2:])
+    with open_source(str(path), settings) as source:
+        wrong = [bytes(each) for each in source.identities(some)]
+    monkeypatch.setattr(ZipSource, "_sha256s", hashed)
+    time.sleep(0.03)
+    with open_source(str(path), settings) as source:
+        assert [bytes(each) for each in source.identities(NAMES[:2])] == expected
+        right = [bytes(each) for each in source.identities(some)]
+    assert right == [hashlib.sha256(encoded(102 + k)).digest() for k in range(4)]
+    assert not set(wrong) & set(right)
 
 
 def test_the_digest_of_a_folder_is_that_of_its_sorted_paths(tmp_path: Path) -> None:
