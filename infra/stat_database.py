@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 5.0
 """How long a process waits for another that writes; a transaction takes much less than a second."""
+BUSY_SECONDS = 0.02
+"""How long to wait before the next attempt to open a database that another process makes."""
 FLUSH_SECONDS = 5.0
 """What is hashed is recorded at least this often, so that a killed process loses little."""
 FLUSH_BYTES = 32 << 20
@@ -216,16 +218,23 @@ def _opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         _remove_other_hosts(path)
-    database = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
-    try:
-        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute(_TABLE)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        database = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
+        try:
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(_TABLE)
+        except sqlite3.Error as error:
+            database.close()
+            # While another process makes the database, SQLite does not wait as it does elsewhere.
+            is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_SECONDS)
+        else:
+            return database
 
 
 def _remove_other_hosts(path: Path) -> None:
