@@ -42,7 +42,7 @@ CHANGES = (
     "train.fine_tuning.epochs=1",
 )
 DIVIDED = ("augment",)
-"""Stages whose work is divided among workers; training and judging use one device, ingest one machine."""
+"""Stages all of whose work is divided among workers; of ingest, cleaning and writing are not."""
 MODEL_SHARD_BYTES = 32 << 20
 EPOCHS = 10
 """Passes over the training images that the model counts."""
