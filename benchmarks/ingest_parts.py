@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,7 +128,7 @@ def row(name: str, made: Measured, images: int, made_digest: str) -> str:
     )
 
 
-def kills(folder: Path, data: Path, size: int, workers: int) -> int:
+def kills(folder: Path, data: Path, size: int, workers: int, points: Sequence[str]) -> int:
     """Print a row for each kill; return how many went wrong."""
     trace, environment = folder / "trace", {"HEMAFLOW_WORKERS": str(workers)}
     reference = LocalStore(folder / "reference")
@@ -149,7 +149,7 @@ def kills(folder: Path, data: Path, size: int, workers: int) -> int:
     _, num_chunks = traced(reference, "")
     wrong = 0
     print(f"\n{num_chunks} chunks\n| killed | chunks done twice | result |\n|---|---|---|")
-    for number, point in enumerate(POINTS):
+    for number, point in enumerate(points):
         store = LocalStore(folder / f"killed{number}")
         killed, first = traced(store, point)
         code, second = traced(store, "")
@@ -158,7 +158,7 @@ def kills(folder: Path, data: Path, size: int, workers: int) -> int:
         same = killed == -signal.SIGKILL and code == 0 and made == expected and repeated <= workers
         wrong += not same
         print(f"| {point} | {max(repeated, 0)} | {'same' if same else f'{killed} {code}'} |", flush=True)
-    print(f"{len(POINTS)} kills, {wrong} wrong")
+    print(f"{len(points)} kills, {wrong} wrong")
     return wrong
 
 
@@ -169,7 +169,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=96, help="image size, pixels")
     parser.add_argument("--data", type=Path, help="images that are there already: a folder or zip")
     parser.add_argument("--only", choices=("speed", "kills"), help="one of the tables")
+    parser.add_argument("--points", nargs="+", default=["*"], help="only the kills that match one of these")
     arguments = parser.parse_args()
+    points = [point for point in POINTS if any(fnmatch.fnmatchcase(point, each) for each in arguments.points)]
     print(f"{platform.machine()}, {available_cores()} cores, {platform.system()}; {arguments.size} px\n")
     with tempfile.TemporaryDirectory(prefix="ingest-parts-") as name:
         folder = Path(name)
@@ -180,7 +182,7 @@ def main() -> int:
         if arguments.only != "kills":
             wrong += len(speed(folder, data, arguments.images, arguments.size)) != 1
         if arguments.only != "speed":
-            wrong += kills(folder, data, arguments.size, 2)
+            wrong += kills(folder, data, arguments.size, 2, points)
     return 1 if wrong else 0
 
 
