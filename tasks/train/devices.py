@@ -51,7 +51,7 @@ def use_devices(mixed_precision: str, *, together: bool = True) -> Iterator[None
     if accelerators and mixed_precision == "auto":
         policy = _half_precision() if backend == "tensorflow" else "mixed_bfloat16"
     keras.mixed_precision.set_global_policy(policy)
-    log.info("training on %s in %s", ", ".join(devices), policy)
+    log.info("training on %s in %s", ", ".join(name.removeprefix("/device:") for name in devices), policy)
     if len(devices) == 1:
         yield
     elif backend == "tensorflow":
