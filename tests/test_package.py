@@ -65,4 +65,4 @@ def test_it_works_in_a_folder_that_has_modules_of_the_same_names(wheel: Path, tm
     assert done.returncode == 0, done.stderr
     place, states = done.stdout.splitlines()
     assert Path(place).is_relative_to(tmp_path / "site")
-    assert states == str(["run"] * 5)
+    assert states == str(["run"] * 6)
