@@ -56,7 +56,9 @@ def test_edits_of_what_ran_in_ingest_change_its_key(tmp_path: Path, monkeypatch:
     assert isinstance(manifest, Manifest)
     executed = sorted(read_trace(tmp_path / "trace"))
     assert list(unaccounted(executed, inputs.code)) == []
-    watched = [mutations.Watched(each, inputs) for each in executed if mutations.worth_editing(each)]
+    watched = [
+        mutations.Watched(each, inputs) for each in executed if mutations.worth_editing(each, inputs.code)
+    ]
     assert len({(each.executed.file, each.executed.line) for each in watched}) > 60
     assert mutations.missed(watched, 10, seed=0, folder=tmp_path / "of ingest") == []
     # Code that no key holds: its edits are missed, and it is told.

@@ -50,21 +50,26 @@ def read_trace(folder: Path) -> set[Executed]:
 
 
 def unaccounted(executed: Iterable[Executed], code: Fingerprint) -> Iterator[str]:
-    """Yield the functions that ran and are neither in a fingerprint nor in the declared transport.
-
-    What transport alone calls in `infra/` (the name of a manifest) belongs to it. So does the registry of the
-    kinds of store, where the key of a stage holds no registry.
-    """
+    """Yield the functions that ran and are neither in a fingerprint nor in the declared transport."""
     for each in executed:
-        if is_transport(each.file) or (is_transport(each.caller) and each.file.startswith("infra/")):
-            continue
-        if each.file == REGISTRY and REGISTRY not in code:
+        if moves_bytes(each, code):
             continue
         if each.name.rpartition(".")[2] in CHOOSERS and each.file.startswith("tasks/sources/kinds/"):
             continue
         definition = "file" if not each.file.endswith(".py") else definition_of(each.file, each.line)
         if definition not in code.get(each.file, {}):
             yield f"{each.file}:{each.line} {each.name}"
+
+
+def moves_bytes(executed: Executed, code: Fingerprint) -> bool:
+    """Return whether a function ran for the declared transport, in a stage with that fingerprint.
+
+    What transport alone calls in `infra/` (the name of a manifest) belongs to it. So does the registry of the
+    kinds of store, where the key of a stage holds no registry.
+    """
+    if is_transport(executed.file) or (is_transport(executed.caller) and executed.file.startswith("infra/")):
+        return True
+    return executed.file == REGISTRY and REGISTRY not in code
 
 
 def is_transport(file: str) -> bool:
