@@ -159,7 +159,8 @@ def _unused_parts(
 ) -> list[Entry]:
     """Return the parts that no result uses that a run needs, complete or not: all older than the grace."""
     entries = list(store.entries(parts.FOLDER))
-    uses = [entry.name for entry in entries if entry.name in {f"{parts.USES}{key}.json" for key in needed}]
+    of_needed = {f"{parts.USES}{key}.json" for key in needed}
+    uses = [entry.name for entry in entries if entry.name in of_needed]
     committed = [
         entry.name
         for (_, key), of_result in results.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILED_SOON = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
-"""Variables with which JAX compiles in half the time, to slower code: tests take a few steps."""
+"""Variables with which JAX compiles sooner, to slower code: tests take a few steps."""
 
 FINDER = """
 import sys

@@ -1,4 +1,4 @@
-"""A backbone of two layers, for tests of what is around a network: it is traced in a tenth of the time."""
+"""A backbone of two layers, for tests of what is around a network: TensorFlow traces it sooner."""
 
 from __future__ import annotations
 
