@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hemaflow.infra.errors import Interrupted, StageError
@@ -29,6 +25,7 @@ from hemaflow.tasks.train.devices import divided, enough_for_all, synchronize_ba
 from hemaflow.tasks.train.initial_weights import starting_network
 from hemaflow.tasks.train.objective import balanced_weights, loss_of, optimizer_of
 from hemaflow.tasks.train.schedules import Best, Plateau, cosine_with_warmup
+from hemaflow.tasks.train.sigterm import on_sigterm
 from hemaflow.tasks.train.weight_average import WeightAverage
 
 if TYPE_CHECKING:
@@ -86,7 +83,7 @@ class Fitting:
         kept = self.draft.kept(CHECKPOINT)
         groups = self._restore_position(kept) if kept else None
         at = self.position
-        with self._stopped_by_sigterm():
+        with on_sigterm(self._request_stop):
             while at.phase < len(self.phases):
                 self._begin_phase()
                 if groups:
@@ -363,21 +360,9 @@ class Fitting:
             remedy="The same command continues from there.",
         )
 
-    @contextmanager
-    def _stopped_by_sigterm(self) -> Iterator[None]:
-        """Let SIGTERM end training after the current step. Only the main thread can receive signals."""
-
-        def stop(*_: object) -> None:
-            self.stop_requested = True
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+    def _request_stop(self) -> None:
+        """Have training end after the current step."""
+        self.stop_requested = True
 
     # The network
 
